@@ -1,0 +1,1 @@
+"""Sparse autoencoders as plain values: open one, encode, decode, take decoder rows."""
