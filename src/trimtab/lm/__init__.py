@@ -1,0 +1,1 @@
+"""Language models: where their residual stream is, reading it and editing it."""

@@ -1,0 +1,179 @@
+"""Where every token of a forward pass stands: its absolute position, and whether it is prompt or generated.
+
+What one can see is a stream of forward passes. The rules, in order:
+
+1. A pass whose cache holds exactly the tokens seen so far continues the sequence: its tokens are generated,
+   however many they are.
+2. A pass without a cache whose ids begin with those of the pass before is the same sequence grown: the first pass's
+   tokens stay the prompt, the others are generated.
+3. A pass that goes back within the same cache (assisted or speculative decoding, which rejects tokens) is refused.
+4. Anything else starts a new sequence, and all its tokens are the prompt. A prompt of one token is a prompt.
+
+Two limits follow. Feeding one prompt to the cache in several pieces counts the later pieces as generated. And a
+whole text (prompt and continuation) scored in a single pass is all prompt, unless `positions` says otherwise.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from trimtab.errors import InputError, UnsupportedError
+from trimtab.spec import Site
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """One forward pass, token by token; every tensor is [rows, seq].
+
+    `absolute` (int64) counts from 0 at the row's first real token; `generated`, `real` and `bos` are bool. Padding is
+    not `real`, and its `absolute` is meaningless.
+    """
+
+    absolute: Tensor
+    generated: Tensor
+    real: Tensor
+    bos: Tensor
+
+
+@dataclass
+class _Seen:
+    """What is known of the sequence after a forward pass."""
+
+    length: int  # of the buffer, padding included
+    prompt: int  # how much of it the first pass had
+    counts: Tensor  # real tokens so far, per row
+    ids: Tensor | None  # of the last pass, if it used no cache
+    cache: Any
+
+
+class Clock:
+    """Follows the forward passes of `base` and answers `now` inside them.
+
+    `positions`, when given, is called once per pass instead of working the positions out.
+    """
+
+    def __init__(self, base: nn.Module, bos_id: int | None, positions: Callable[[], Positions] | None = None) -> None:
+        self._base, self._bos_id, self._positions = base, bos_id, positions
+        self._names = list(inspect.signature(base.forward).parameters)
+        self._seen: _Seen | None = None
+        self._now: Positions | None = None
+
+    def attach(self, handles: list[Any]) -> None:
+        """Place the two hooks, appending their handles as they are placed."""
+        handles.append(self._base.register_forward_pre_hook(self._start, with_kwargs=True))
+        handles.append(self._base.register_forward_hook(self._end, with_kwargs=True, always_call=True))
+
+    def now(self, h: Tensor, site: Site) -> Positions:
+        """Positions of the pass under way, checked against the residual `h` [rows, seq, d] and on its device."""
+        if self._now is None:
+            raise UnsupportedError(
+                f"The residual stream at {site} was computed outside of a forward pass of the model, so the positions of its "
+                "tokens are not known; call the whole model."
+            )
+        if self._now.absolute.shape != h.shape[:2]:
+            raise UnsupportedError(
+                f"The forward pass was given {tuple(self._now.absolute.shape)} tokens, but the stream at {site} has "
+                f"{tuple(h.shape[:2])}; edits would land in the wrong places."
+            )
+        if self._now.absolute.device != h.device:
+            now = self._now
+            self._now = Positions(*(part.to(h.device) for part in (now.absolute, now.generated, now.real, now.bos)))
+        return self._now
+
+    def _start(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._positions is not None:
+            self._now = self._positions()
+            return
+        given = {**dict(zip(self._names, args, strict=False)), **kwargs}
+        self._now = self._advance(
+            given.get("input_ids"),
+            given.get("inputs_embeds"),
+            given.get("attention_mask"),
+            given.get("past_key_values"),
+        )
+
+    def _end(self, _module: nn.Module, _args: Any, _kwargs: Any, output: Any) -> None:
+        self._now = None
+        if self._seen is not None and self._seen.cache is None:
+            # The model made a cache of its own: remember it, to know it again in the next pass.
+            self._seen.cache = getattr(output, "past_key_values", None)
+
+    def _advance(self, ids: Tensor | None, embeds: Tensor | None, mask: Any, cache: Any) -> Positions:
+        tokens = ids if ids is not None else embeds
+        if tokens is None:
+            raise InputError("The forward pass was given neither input_ids nor inputs_embeds.")
+        rows, length = tokens.shape[:2]
+        past = _length(cache)
+        seen = self._same_sequence(ids, rows, length, past, cache)
+        real = _real(mask, rows, length, tokens.device)
+        before = self._counts_before(seen, mask, rows, length, past, tokens.device)
+        absolute = before[:, None] + real.long().cumsum(1) - 1
+        prompt = seen.prompt if seen is not None else past + length
+        index = torch.arange(past, past + length, device=tokens.device).expand(rows, length)
+        if ids is None:
+            bos = real & (absolute == 0)
+        elif self._bos_id is None:
+            bos = torch.zeros_like(real)
+        else:
+            bos = real & (ids == self._bos_id)
+        counts = before + real.sum(1)
+        self._seen = _Seen(past + length, prompt, counts, ids if cache is None else None, cache)
+        return Positions(absolute, index >= prompt, real, bos)
+
+    def _same_sequence(self, ids: Tensor | None, rows: int, length: int, past: int, cache: Any) -> _Seen | None:
+        seen = self._seen
+        if seen is None or len(seen.counts) != rows:
+            return None
+        if past > 0:
+            known = seen.cache is None or seen.cache is cache
+            if known and past < seen.length and seen.cache is not None:
+                raise UnsupportedError(
+                    f"The forward pass goes back from position {seen.length} to {past} in the same cache, as assisted, "
+                    "speculative and prompt-lookup decoding do; steering cannot follow that. Use plain generation."
+                )
+            return seen if known and past == seen.length else None
+        if cache is not None or ids is None or seen.ids is None or length <= seen.length:
+            return None
+        # Beam search reorders rows, so a row may continue any of the rows before.
+        begins = (ids[:, None, : seen.length] == seen.ids[None].to(ids.device)).all(-1).any(1)
+        return seen if bool(begins.all()) else None
+
+    def _counts_before(
+        self, seen: _Seen | None, mask: Any, rows: int, length: int, past: int, device: torch.device
+    ) -> Tensor:
+        """Real tokens [rows] that precede this pass."""
+        if past == 0:
+            return torch.zeros(rows, dtype=torch.long, device=device)
+        if mask is not None and mask.shape[1] == past + length:
+            return (mask[:, :past] != 0).sum(1).to(device)
+        if seen is not None:
+            return seen.counts.to(device)
+        return torch.full((rows,), past, dtype=torch.long, device=device)
+
+
+def _real(mask: Any, rows: int, length: int, device: torch.device) -> Tensor:
+    if mask is None:
+        return torch.ones(rows, length, dtype=torch.bool, device=device)
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        raise UnsupportedError(
+            "The attention mask is not the plain [rows, tokens] one, so padding cannot be seen (a static or compiled "
+            "cache does this); generate with the default cache."
+        )
+    return mask[:, -length:].to(device) != 0
+
+
+def _length(cache: Any) -> int:
+    if cache is None:
+        return 0
+    if not hasattr(cache, "get_seq_length"):
+        raise UnsupportedError(f"A cache of type {type(cache).__name__} does not tell its length; use the default cache.")
+    return int(cache.get_seq_length())

@@ -1,0 +1,1 @@
+"""Small models for tests: trimtab's own, and those of code that uses trimtab."""
