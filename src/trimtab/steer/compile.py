@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ from trimtab.steer.edits import KEEP, added_change, dual, law, obey, projected_c
 if TYPE_CHECKING:
     from trimtab.lm.load import Model
     from trimtab.sae.sae import SAE
-    from trimtab.steer.recipe import Edit, Recipe
+    from trimtab.steer.build import Edit
+    from trimtab.steer.recipe import Recipe
 
 Place = tuple[Site, Scope]
 Delta = Callable[[Tensor], Tensor]
@@ -63,8 +64,8 @@ def compile_all(recipe: Recipe, model: Model) -> list[SiteEdit]:
 
 def compile_rows(recipes: Sequence[Recipe | None], model: Model) -> list[SiteEdit]:
     """One recipe per row of the batch, None for a row that is left alone. Cheap to call whenever the rows change."""
-    for recipe in {recipe for recipe in recipes if recipe is not None}:
-        _check(recipe, model)
+    for one in {recipe for recipe in recipes if recipe is not None}:
+        _check(one, model)
     members: dict[Place, list[tuple[int, Part]]] = {}
     for row, recipe in enumerate(recipes):
         if recipe is not None:
@@ -125,7 +126,8 @@ def added_vector(edit: Edit) -> Tensor:
 
 
 def _latent_part(edit: Edit, device: str) -> LatentPart:
-    assert edit.latents is not None and edit.spec.sae is not None
+    assert edit.latents is not None
+    assert edit.spec.sae is not None
     values = torch.tensor(edit.spec.strengths)
     if edit.spec.unit == "max_act":
         values = values * edit.tensors["max_act"]
@@ -201,7 +203,7 @@ def joined(parts: list[Latents]) -> Latents:
     for place, index in enumerate(index for part in parts for index in part.indices):
         where.setdefault(index, place)
     chosen = torch.tensor(list(where.values()), device=first.rows.device)
-    columns: dict[str, Tensor] = {}
+    columns: dict[str, Any] = {}
     for name in (f.name for f in fields(first.sae)):
         if isinstance(getattr(first.sae, name), Tensor) and name not in ("b_dec", "max_act", "density"):
             axis = 1 if name == "W_enc" else 0
@@ -237,8 +239,8 @@ def _check(recipe: Recipe, model: Model) -> None:
     made_for = recipe.about.model_fingerprint
     if made_for is not None and made_for != model.fingerprint:
         raise MismatchError(
-            f"This recipe was made for the model {recipe.about.model or 'with another fingerprint'} ({made_for[:12]}), not for "
-            f"{model.name} ({model.fingerprint[:12]})."
+            f"This recipe was made for the model {recipe.about.model} ({made_for}), not for {model.name} "
+            f"({model.fingerprint})."
         )
     for spec, tensors in ((edit.spec, edit.tensors) for edit in recipe.edits):
         if spec.sae is not None:
@@ -248,6 +250,6 @@ def _check(recipe: Recipe, model: Model) -> None:
         check_site(spec.site, model.n_layers)
         if len(tensors["vector"]) != model.d_model:
             raise MismatchError(
-                f"The vector of Recipe.{spec.op} has width {len(tensors['vector'])}, but the residual stream of {model.name} "
-                f"has width {model.d_model}."
+                f"The vector of Recipe.{spec.op} has width {len(tensors['vector'])}, but the residual stream of "
+                f"{model.name} has width {model.d_model}."
             )

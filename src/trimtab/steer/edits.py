@@ -1,17 +1,17 @@
 """The arithmetic of steering: pure functions from the residual and the latents to a change of the residual.
 
 Every latent operation is one law, `g(f) = min(max(gain * f + offset, low), high)`, applied to a feature's activation;
-the residual then changes by `(g(f) - f) * decoder row` (`Latents.move`). Only the difference is added, so what the SAE fails to
-reconstruct (its error term) stays in the residual, whatever the SAE is worth. Writing all operations as one law lets
-each row of a batch have its own.
+the residual then changes by `(g(f) - f) * decoder row` (`Latents.move`). Only the difference is added, so what the SAE
+fails to reconstruct (its error term) stays in the residual, whatever the SAE is worth. Writing all operations as one
+law lets each row of a batch have its own.
 
 | operation | g(f) | after |
 |---|---|---|
 | `clamp` to c | c | Templeton et al., Scaling Monosemanticity, 2024 (feature steering by clamping) |
 | `ablate` | 0 | the same with c = 0 |
 | `scale` by s | s f | a multiple of what the feature does by itself; 0 is `ablate`, 1 changes nothing |
-| `min` c | max(f, c): *raise* to at least c, leave higher activations alone | the minimum-clamp of AxBench, Wu et al., 2025 |
-| `max` c | min(f, c): *lower* to at most c, leave lower activations alone | its mirror image |
+| `min` c | max(f, c): *raise* to at least c, leave higher values alone | minimum-clamp of AxBench, Wu et al., 2025 |
+| `max` c | min(f, c): *lower* to at most c, leave lower values alone | its mirror image |
 """
 
 from __future__ import annotations

@@ -12,11 +12,10 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import fields
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -27,9 +26,11 @@ from torch import Tensor
 from trimtab.errors import FileError, InputError, MismatchError
 from trimtab.files import write_file
 from trimtab.sae.norm import Normalisation
-from trimtab.sae.sae import SAE, Architecture, Latents
+from trimtab.sae.sae import SAE, Latents
 from trimtab.spec import LATENT_OPS, Spec
-from trimtab.steer.recipe import About, Edit, EditSpec, Recipe, owned
+from trimtab.steer.build import Edit, owned
+from trimtab.steer.recipe import Recipe
+from trimtab.steer.spec import About, EditSpec
 
 KEY = "trimtab_recipe"
 HEADER_LIMIT = 16 * 2**20  # bytes; evidence and settings are JSON, far below this
@@ -85,9 +86,13 @@ def save(recipe: Recipe, path: str | PathLike[str]) -> None:
     try:
         text = json.dumps(header.model_dump(mode="json"), allow_nan=False, ensure_ascii=False)
     except ValueError:
-        raise InputError("The recipe's notes (settings, cluster or evidence) hold a number that is not finite.") from None
+        raise InputError(
+            "The recipe's notes (settings, cluster or evidence) hold a number that is not finite."
+        ) from None
     if len(text.encode()) > HEADER_LIMIT // 2:
-        raise InputError(f"The recipe's notes take more than {HEADER_LIMIT // 2**21} MiB of JSON; keep them in a file of their own.")
+        raise InputError(
+            f"The recipe's notes take more than {HEADER_LIMIT // 2**21} MiB of JSON; keep them in a file of their own."
+        )
     with write_file(path) as part:
         save_file(tensors, part, {KEY: text})
 
@@ -126,11 +131,13 @@ def _read(path: Path) -> tuple[Header, dict[str, Tensor]]:
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror}.") from None
     if len(first) < 8 or struct.unpack("<Q", first)[0] > min(HEADER_LIMIT, path.stat().st_size - 8):
-        raise FileError(f"{path} is not a recipe file: its header is cut off or larger than {HEADER_LIMIT // 2**20} MiB.")
+        raise FileError(
+            f"{path} is not a recipe file: its header is cut off or larger than {HEADER_LIMIT // 2**20} MiB."
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise FileError(f"{path} is not a recipe file: {str(error).splitlines()[0]}.") from None
     if KEY not in metadata:
@@ -170,7 +177,7 @@ def _edit(stored: StoredEdit, tensors: Mapping[str, Tensor], sae: SAE | None) ->
         if set(own) != {"vector"} or own["vector"].dim() != 1 or not bool(own["vector"].any()):
             raise InputError(f"{spec.op} needs a tensor 'vector' of shape [d] that is not zero.")
         return Edit(spec, MappingProxyType(own))
-    shapes = {"rows": (len(spec.features), spec.sae.d_in)}
+    shapes: dict[str, tuple[int, ...]] = {"rows": (len(spec.features), spec.sae.d_in)}
     if spec.unit == "max_act":
         shapes["max_act"] = (len(spec.features),)
     for name, shape in shapes.items():
@@ -195,9 +202,7 @@ def _latents(spec: EditSpec, reader: Reader | None, tensors: Mapping[str, Tensor
             f"This recipe edits latents of the TopK SAE {spec.sae.name}, which depend on all its features: "
             "load it with that SAE, Recipe.load(path, sae=open_sae(...))."
         )
-    if spec.sae.architecture not in get_args(Architecture):
-        raise InputError(f"unknown SAE architecture {spec.sae.architecture!r}.")
-    columns = {name: tensors.get(f"sae.{name}") for name in COLUMNS}
+    columns: dict[str, Any] = {name: tensors.get(f"sae.{name}") for name in COLUMNS}
     if missing := [name for name in ("W_enc", "b_enc", "b_dec") if columns[name] is None]:
         raise InputError(f"the tensors of the SAE lack {', '.join(missing)}.")
     part = SAE(
