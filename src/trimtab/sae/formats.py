@@ -25,15 +25,15 @@ from torch import Tensor
 
 from trimtab.errors import FileError, InputError, UnsupportedError
 from trimtab.files import read_json
-from trimtab.sae.saelens import Source, convert
 from trimtab.sae.sae import SAE
+from trimtab.sae.saelens import Source, convert
 
 WEIGHTS = "sae_weights.safetensors"
 FEATURES = "features.safetensors"
 
 
 def read_sae(path: Path, source: Source) -> SAE:
-    """Open an SAE folder, or a file inside one. `FileError` or `UnsupportedError`, naming the path, if it is not one."""
+    """Open an SAE folder, or a file in one; raises `FileError` or `UnsupportedError` naming the path."""
     if not path.exists():
         raise FileError(f"No such SAE file or folder: {path}")
     if path.is_file() and path.suffix in (".pt", ".pth"):
@@ -59,7 +59,7 @@ def read_sae(path: Path, source: Source) -> SAE:
 
 
 def saelens_folder(path: Path, source: Source) -> SAE:
-    """SAELens' folder, with trimtab's `features.safetensors` (max_act, density) and `card.json` where they are there."""
+    """SAELens' folder, with trimtab's own `features.safetensors` (max_act, density) and `card.json` if present."""
     cfg = _config(path / "cfg.json")
     scaler = path / "activation_scaler.json"
     if source.norm_factor is None and scaler.is_file():
@@ -119,7 +119,7 @@ def gemma_scope_folder(path: Path, source: Source) -> SAE:
 
 
 def gemma_scope_2_folder(path: Path, source: Source) -> SAE:
-    """Gemma Scope 2: `params.safetensors` with lower-case names; where `config.json` is missing the folder's name tells."""
+    """Gemma Scope 2: `params.safetensors` with lower-case names; without a `config.json` the folder's name tells."""
     cfg = _config(path / "config.json") if (path / "config.json").is_file() else {}
     if cfg.get("architecture", "jump_relu") not in ("jump_relu", "jumprelu"):
         raise UnsupportedError(f"its architecture is {cfg['architecture']!r}; Gemma Scope 2 SAEs are jump_relu.")
@@ -137,14 +137,18 @@ def two_linear_layers(path: Path, source: Source) -> SAE:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise FileError(f"{path} holds more than tensors; trimtab does not unpickle it. Save its state_dict().") from None
+        raise FileError(
+            f"{path} holds more than tensors; trimtab does not unpickle it. Save its state_dict()."
+        ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise _damaged(path, error) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError("the file does not hold a state dict of tensors.")
     _need(state, *(f"{part}_linear.{kind}" for part in ("encoder", "decoder") for kind in ("weight", "bias")))
     if source.site is None:
-        raise InputError("the file does not say which layer it reads; pass site=, for example site=1 for the output of block 1.")
+        raise InputError(
+            "the file does not say which layer it reads; pass site=, for example site=1 for the output of block 1."
+        )
     weights = {
         "W_enc": state["encoder_linear.weight"].T,
         "b_enc": state["encoder_linear.bias"],
@@ -158,7 +162,9 @@ def two_linear_layers(path: Path, source: Source) -> SAE:
 def _scope_config(path: Path, cfg: dict[str, Any]) -> dict[str, Any]:
     """SAELens' configuration for a Gemma Scope folder, from its `config.json` and from the path it lies in."""
     text = path.resolve().as_posix()
-    if re.search(r"gemma-scope-[^/]*-(mlp|att|transcoders)|/(mlp_out|attn_out|transcoder|clt|crosscoder)|/embedding", text):
+    if re.search(
+        r"gemma-scope-[^/]*-(mlp|att|transcoders)|/(mlp_out|attn_out|transcoder|clt|crosscoder)|/embedding", text
+    ):
         raise UnsupportedError("it is a Gemma Scope SAE of another place than the residual stream between blocks.")
     layer = re.search(r".*layer_(\d+)", text)
     hook = cfg.get("hf_hook_point_in") or (f"blocks.{layer.group(1)}.hook_resid_post" if layer else None)
@@ -214,5 +220,3 @@ def _hint(folder: Path) -> str:
     names = (WEIGHTS, "sae.safetensors", "params.npz", "params.safetensors")
     below = sorted({p.parent.name for name in names for p in folder.glob(f"*/{name}")})
     return f" Did you mean a folder in it: {', '.join(below[:5])}?" if below else ""
-
-

@@ -25,11 +25,19 @@ class ModelFacts(Protocol):
     """What `check_fits` needs to know of a model."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As it was opened: a name, a hub id or a local folder."""
+        ...
+
     @property
-    def d_model(self) -> int: ...
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        ...
+
     @property
-    def n_layers(self) -> int: ...
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        ...
 
 
 def open_sae(
@@ -44,10 +52,10 @@ def open_sae(
     """Open an SAE: one in the package, a folder or file on disk, or a name in SAELens' registry.
 
     `"gemma-3-270m"` is in the package. `"gpt2-small-res-jb/blocks.8.hook_resid_pre"` is `release/id` in the registry
-    (or pass `release=` apart); a release that is not in the registry may be a Hugging Face repository, `user/repo/folder`.
-    On disk: SAELens (v6 and before), Gemma Scope 1 and 2, sparsify, or a .pt file of two linear layers (see
-    `formats.py`). `site`, `model_name` and `norm_factor` (the factor of expected_average_only_in) stand in for what a file
-    does not say. `device`: where the weights go, by default the CPU.
+    (or pass `release=` apart); a release that is not in the registry may be a Hugging Face repository,
+    `user/repo/folder`. On disk: SAELens (v6 and before), Gemma Scope 1 and 2, sparsify, or a .pt file of two linear
+    layers (see `formats.py`). `site`, `model_name` and `norm_factor` (the factor of expected_average_only_in) stand in
+    for what a file does not say. `device`: where the weights go, by default the CPU.
 
     Raises `InputError` (unknown name, with close matches), `FileError` (missing or damaged), `UnsupportedError`.
     """
@@ -62,7 +70,9 @@ def _open(name: str, release: str | None, source: Source) -> SAE:
     if release is None and name in IN_PACKAGE:
         folder = SHIPPED / name
         if not (folder / "cfg.json").is_file():
-            raise FileError(f"The SAE {name!r} should be in the package at {folder}, but it is not there: install trimtab anew.")
+            raise FileError(
+                f"The SAE {name!r} should be in the package at {folder}, but it is not there: install trimtab anew."
+            )
         return read_sae(folder, source)
     path = Path(name).expanduser()
     if release is None and (path.exists() or _looks_like_a_path(name)):
@@ -79,16 +89,19 @@ def _looks_like_a_path(name: str) -> bool:
 def check_fits(sae: SAE, model: ModelFacts) -> None:
     """Raise `MismatchError`, naming both sides, unless `sae` was trained on this model.
 
-    Names are compared without their organisation and punctuation ("google/gemma-3-270m" is "gemma-3-270m"); an SAE that
-    does not say its model is checked by width and layer alone.
+    Names are compared without their organisation and punctuation ("google/gemma-3-270m" is "gemma-3-270m"). A model
+    opened from a local folder is taken at its word when the folder's path contains the SAE's model. An SAE that does
+    not say its model is checked by width and layer alone.
     """
-    if sae.model_name and _model_key(sae.model_name) != _model_key(model.name):
+    if sae.model_name and not _same_model(sae.model_name, model.name):
         raise MismatchError(
-            f"The SAE {sae.name!r} was trained on {sae.model_name!r}, but the model is {model.name!r}: "
-            "its features mean nothing there. Open the SAE's own model, or an SAE of this model."
+            f"The SAE {sae.name!r} was trained on {sae.model_name!r}, but the model is {model.name!r}. Open the SAE's "
+            f"own model or an SAE of this one; if they are the same, say so: open_sae(..., model_name={model.name!r})."
         )
     if sae.d_in != model.d_model:
-        raise MismatchError(f"The SAE {sae.name!r} reads width {sae.d_in}, but {model.name!r} has width {model.d_model}.")
+        raise MismatchError(
+            f"The SAE {sae.name!r} reads width {sae.d_in}, but {model.name!r} has width {model.d_model}."
+        )
     if sae.site.layer >= model.n_layers:
         raise MismatchError(
             f"The SAE {sae.name!r} reads {sae.site}, but {model.name!r} has {model.n_layers} layers, "
@@ -97,6 +110,13 @@ def check_fits(sae: SAE, model: ModelFacts) -> None:
 
 
 _ALIASES = {"gpt2small": "gpt2"}
+
+
+def _same_model(recorded: str, used: str) -> bool:
+    key = _model_key(recorded)
+    if Path(used).expanduser().is_dir():
+        return any(key in _model_key(part) for part in Path(used).expanduser().resolve().parts)
+    return key == _model_key(used)
 
 
 def _model_key(name: str) -> str:

@@ -20,7 +20,7 @@ class Scale(NamedTuple):
 
 
 def normalise(x: Tensor, kind: Normalisation) -> tuple[Tensor, Scale]:
-    """x [..., d] float32 -> (normalised x, the `Scale` that undoes it).
+    """Normalise x [..., d] float32 -> (normalised x, the `Scale` that undoes it).
 
     "layer_norm" and "constant_norm_rescale" (to length sqrt(d)) are SAELens' and look at one position at a time.
     "sequence" is (x - mean) / std * sqrt(d) with one mean and one standard deviation over all positions and

@@ -3,9 +3,9 @@
 Activations f are non-negative. With x_in the input as `SAE.normalise` prepares it and pre = x_in @ W_enc + b_enc:
 
     standard   f = relu(pre)
-    topk       f = relu(pre) where pre is among the k largest of its position, else 0      (Gao et al., 2406.04093)
-    jumprelu   f = relu(pre) where pre > threshold, else 0                                 (Rajamanoharan et al., 2407.14435)
-    gated      f = relu(gain * (x_in @ W_enc) + b_mag) where pre > 0, else 0               (Rajamanoharan et al., 2404.16014)
+    topk       f = relu(pre) where pre is among the k largest of its position, else 0  (Gao et al., 2406.04093)
+    jumprelu   f = relu(pre) where pre > threshold, else 0                  (Rajamanoharan et al., 2407.14435)
+    gated      f = relu(gain * (x_in @ W_enc) + b_mag) where pre > 0, else 0       (the same, 2404.16014)
 
 BatchTopK and Matryoshka SAEs are jumprelu here, because that is how they are used after training.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -83,8 +83,7 @@ class SAE:
 
     def to(self, device: str | torch.device) -> SAE:
         """The same SAE with its tensors on `device`."""
-        moved = {name: tensor.to(device) for name, tensor in _tensors(self)}
-        return replace(self, **moved)
+        return _with_tensors(self, lambda _, tensor: tensor.to(device))
 
     def normalise(self, x: Tensor) -> tuple[Tensor, Scale]:
         """Residual x [..., d_in] -> (what the encoder sees [..., d_in], the scale that `decode` needs to undo it)."""
@@ -106,7 +105,8 @@ class SAE:
             values, places = pre.topk(self.k, dim=-1, sorted=False)
             return torch.zeros_like(pre).scatter_(-1, places, values.relu())
         if self.architecture == "gated":
-            assert self.gain is not None and self.b_mag is not None
+            assert self.gain is not None
+            assert self.b_mag is not None
             return (product * self.gain + self.b_mag).relu() * (pre > 0)
         return pre.relu()
 
@@ -138,7 +138,7 @@ class SAE:
         """`indices` as a tuple of valid feature indices, or `InputError`."""
         chosen = tuple(indices.tolist() if isinstance(indices, Tensor) else indices)
         for index in chosen:
-            if isinstance(index, bool) or not isinstance(index, int) and not hasattr(index, "__index__"):
+            if isinstance(index, bool) or not hasattr(index, "__index__"):
                 raise InputError(f"A feature is a whole number, not {index!r}.")
             if not 0 <= int(index) < self.d_sae:
                 raise InputError(
@@ -157,14 +157,15 @@ class SAE:
     def latents(self, indices: Iterable[int]) -> Latents:
         """The chosen features alone: `encode` costs n columns instead of d_sae (topk needs them all, to be exact)."""
         chosen = self.features(indices)
+        columns = list(chosen)
         if self.architecture == "topk":
-            return Latents(chosen, self.W_dec[list(chosen)], self)
-        columns = {
-            name: (tensor[:, list(chosen)] if name == "W_enc" else tensor[list(chosen)])
-            for name, tensor in _tensors(self)
-            if name != "b_dec"
-        }
-        return Latents(chosen, columns["W_dec"], replace(self, **columns))
+            return Latents(chosen, self.W_dec[columns], self)
+
+        def pick(name: str, tensor: Tensor) -> Tensor:
+            return tensor if name == "b_dec" else tensor[..., columns] if name == "W_enc" else tensor[columns]
+
+        part = _with_tensors(self, pick)
+        return Latents(chosen, part.W_dec, part)
 
     def folded(self) -> SAE:
         """The same SAE with decoder rows of length 1: activations become f_i * ||d_i||, reconstructions stay.
@@ -177,12 +178,12 @@ class SAE:
                 f"The decoder norms of the TopK SAE {self.name!r} cannot be folded: other features would be selected."
             )
         norms = row_norms(self.W_dec)
-        scaled = {
-            name: tensor * norms
-            for name, tensor in _tensors(self)
-            if name in ("W_enc", "b_enc", "threshold", "b_mag", "max_act")
-        }
-        return replace(self, W_dec=self.W_dec / norms[:, None], **scaled)
+        grown = ("W_enc", "b_enc", "threshold", "b_mag", "max_act")
+
+        def scaled(name: str, tensor: Tensor) -> Tensor:
+            return tensor * norms if name in grown else tensor / norms[:, None] if name == "W_dec" else tensor
+
+        return _with_tensors(self, scaled)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -222,6 +223,12 @@ def _tensors(sae: SAE) -> list[tuple[str, Tensor]]:
     return [(name, value) for name, value in found if isinstance(value, Tensor)]
 
 
+def _with_tensors(sae: SAE, change: Callable[[str, Tensor], Tensor]) -> SAE:
+    """`sae` with each of its tensors replaced by what `change(its name, it)` returns."""
+    changed: dict[str, Any] = {name: change(name, tensor) for name, tensor in _tensors(sae)}
+    return replace(sae, **changed)
+
+
 def row_norms(W_dec: Tensor) -> Tensor:
     """Row norms [d_sae]; a row of zeros counts as norm 1, since there is nothing to scale."""
     norms = W_dec.norm(dim=-1)
@@ -245,7 +252,8 @@ def _check(sae: SAE) -> None:
         expected = shapes.get(name, (d_sae,))
         if tuple(tensor.shape) != expected:
             raise InputError(
-                f"{name} has shape {list(tensor.shape)}; with W_dec of shape [{d_sae}, {d_in}] it must be {list(expected)}."
+                f"{name} has shape {list(tensor.shape)}; with {d_sae} features of width {d_in} "
+                f"it must be {list(expected)}."
             )
         if tensor.dtype != torch.float32:
             raise InputError(f"{name} has dtype {tensor.dtype}; it must be torch.float32.")

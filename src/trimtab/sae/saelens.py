@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +48,7 @@ def convert(cfg: dict[str, Any], tensors: dict[str, Tensor], source: Source) -> 
     if normalisation == "expected_average_only_in":
         tensors = _fold_input_factor(tensors, source.norm_factor, cfg)
         normalisation = "none"
-    if cfg.get("rescale_acts_by_decoder_norm", saved_as in _FROM_TRAINING):
+    if saved_as in ("topk", *_FROM_TRAINING) and cfg.get("rescale_acts_by_decoder_norm", saved_as != "topk"):
         tensors = _fold_decoder_norm(tensors)
     gated = architecture == "gated"
     return SAE(
@@ -74,7 +73,9 @@ def site_of(about: dict[str, Any]) -> Site:
     """The residual-stream site that the configuration names."""
     hook = about.get("hook_name") or about.get("hook_point") or about.get("hf_hook_name")
     if not hook:
-        raise InputError("it does not say which layer it reads; pass site=, for example site=9 for the output of block 9.")
+        raise InputError(
+            "it does not say which layer it reads; pass site=, for example site=9 for the output of block 9."
+        )
     try:
         return Site.of(str(hook))
     except InputError:
@@ -84,7 +85,7 @@ def site_of(about: dict[str, Any]) -> Site:
 
 
 def _topk(cfg: dict[str, Any]) -> int | None:
-    """k of a TopK SAE. Before version 6 TopK was written as an activation function of a "standard" SAE."""
+    """The k of a TopK SAE. Before version 6 TopK was written as an activation function of a "standard" SAE."""
     function = cfg.get("activation_fn_str") or cfg.get("activation_fn")
     if isinstance(function, str) and function not in ("relu", "topk"):
         raise UnsupportedError(f"its activation function is {function!r}; trimtab knows relu and topk.")
@@ -116,7 +117,9 @@ def _floats(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     found = {}
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
-            raise InputError(f"{name} has dtype {tensor.dtype}; weights are floating point (float32, bfloat16, float16).")
+            raise InputError(
+                f"{name} has dtype {tensor.dtype}; weights are floating point (float32, bfloat16, float16)."
+            )
         found[name] = tensor.detach().float().contiguous()
     return found
 
@@ -126,7 +129,9 @@ def _normalisation(cfg: dict[str, Any]) -> str:
     if kind is None or isinstance(kind, bool):
         return "expected_average_only_in" if kind else "none"
     if kind == "covariance_whitening":
-        raise UnsupportedError("its input whitening is not folded into the weights; save it for inference with SAELens.")
+        raise UnsupportedError(
+            "its input whitening is not folded into the weights; save it for inference with SAELens."
+        )
     return str(kind)
 
 
@@ -154,9 +159,3 @@ def _fold_decoder_norm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     norms = row_norms(tensors["W_dec"])
     grown = {name: tensors[name] * norms for name in ("W_enc", "b_enc")}
     return {**tensors, **grown, "W_dec": tensors["W_dec"] / norms[:, None]}
-
-
-def layer_in(text: str) -> int | None:
-    """The layer that a folder name such as `layer_12_width_16k` states."""
-    found = re.search(r"layer_(\d+)", text)
-    return int(found.group(1)) if found else None
