@@ -1,0 +1,63 @@
+"""The commands put together, and the one place where an error becomes a sentence and an exit code."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from trimtab import __version__
+from trimtab.cli import demo, models, saes, steer, train, verify
+from trimtab.cli.console import complain
+from trimtab.errors import TrimtabError
+
+COMMANDS = (demo, steer, verify, train, models, saes)
+
+
+class Commands(TyperGroup):
+    """Exit codes: 0 done, 2 bad input (one sentence on stderr), 130 interrupted. Anything else is a bug."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except TrimtabError as error:
+            complain(f"Error: {error}")
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            complain("Interrupted.")
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    # Plain help is the same in every terminal, so docs/cli.md can be compared with it.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+for command in COMMANDS:
+    app.command(name=command.__name__.rpartition(".")[2], epilog=command.EXAMPLES)(command.run)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"trimtab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Steer language models along sparse-autoencoder features, and prove what the steering did.
+
+    Results go to stdout, progress and messages to stderr. Exit code 0: done; 2: the input is not valid, with one
+    sentence that says why; 130: interrupted.
+    """

@@ -1,0 +1,162 @@
+"""From options to a model, an SAE and a recipe. Used by `steer` and `verify`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trimtab.cli.console import say
+from trimtab.cli.options import DEFAULT, Operation, Unit
+from trimtab.errors import FileError, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trimtab.lm.load import Model
+    from trimtab.sae.sae import SAE
+    from trimtab.steer.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the options ask for, before anything is opened."""
+
+    features: tuple[str, ...]
+    unit: Unit
+    operation: Operation
+    vector: Path | None
+    site: str | None
+    strength: float
+    recipe: Path | None
+
+
+def open_pair(model_name: str, sae_name: str | None, device: str | None, dtype: str | None, blocks: str | None,
+              *, need_sae: bool) -> tuple[Model, SAE | None]:  # fmt: skip
+    """The model, and the SAE if one is named or needed. The small file is opened first, so that mistakes show early."""
+    from trimtab.sae.load import check_fits, open_sae
+
+    sae = None
+    if sae_name is None and need_sae:
+        if model_name != DEFAULT:
+            raise InputError(
+                f"Features need an SAE of {model_name!r}; name one with --sae (`trimtab saes` lists them)."
+            )
+        sae_name = DEFAULT
+    if sae_name is not None:
+        say(f"opening the SAE {sae_name}")
+        sae = open_sae(sae_name)
+    from trimtab.lm.load import open_model
+
+    say(f"opening the model {model_name}")
+    model = open_model(model_name, device=device, dtype=dtype, blocks=blocks, say=say)
+    if sae is not None:
+        check_fits(sae, model)
+        sae = sae.to(model.device)
+    return model, sae
+
+
+def make_recipe(wanted: Wanted, sae: SAE | None) -> Recipe:
+    """The recipe that the options describe: features, vector and recipe file joined."""
+    from trimtab.steer.recipe import Recipe
+
+    recipe = Recipe()
+    if wanted.recipe is not None:
+        recipe += Recipe.load(wanted.recipe, sae)
+    if wanted.features:
+        assert sae is not None
+        recipe += _of_features(wanted, sae)
+    if wanted.vector is not None:
+        if wanted.site is None:
+            raise InputError(
+                "--vector needs --site, the place in the residual stream where it is added, such as --site 9."
+            )
+        recipe += Recipe.vector(read_vector(wanted.vector), _site(wanted.site), wanted.strength, unit=wanted.unit)
+    if not recipe.edits:
+        raise InputError("Nothing to steer with: give --feature, --vector or --recipe.")
+    return recipe
+
+
+def check_early(wanted: Wanted) -> None:
+    """Everything that can be said about the options without opening a model."""
+    if not (wanted.features or wanted.vector or wanted.recipe):
+        raise InputError("Nothing to steer with: give --feature, --vector or --recipe.")
+    parse_features(wanted.features, wanted.operation)
+    if wanted.vector is not None:
+        read_vector(wanted.vector)
+    if wanted.recipe is not None and not wanted.recipe.is_file():
+        raise FileError(f"No such file: {wanted.recipe}")
+
+
+def parse_features(given: Sequence[str], operation: Operation) -> dict[int, float]:
+    """`["123:1.5", "9:-2"]` -> `{123: 1.5, 9: -2.0}`; for ablate, indices alone."""
+    chosen: dict[int, float] = {}
+    for item in given:
+        left, colon, right = item.partition(":")
+        try:
+            index = int(left)
+            strength = float(right) if colon else 0.0
+        except ValueError:
+            raise InputError(f"A feature is INDEX:STRENGTH, such as 123:1.5, not {item!r}.") from None
+        if bool(colon) == (operation == "ablate"):
+            form = "INDEX alone, such as 123" if operation == "ablate" else "INDEX:STRENGTH, such as 123:1.5"
+            raise InputError(f"With --op {operation} a feature is {form}, not {item!r}.")
+        if not math.isfinite(strength):
+            raise InputError(f"The strength of feature {index} must be a finite number, not {right}.")
+        if index in chosen:
+            raise InputError(f"Feature {index} is given twice.")
+        chosen[index] = strength
+    return chosen
+
+
+def _of_features(wanted: Wanted, sae: SAE) -> Recipe:
+    from trimtab.steer.recipe import Recipe
+
+    chosen = parse_features(wanted.features, wanted.operation)
+    match wanted.operation:
+        case "add":
+            return Recipe.add(sae, chosen, unit=wanted.unit)
+        case "clamp":
+            return Recipe.clamp(sae, chosen, unit=wanted.unit)
+        case "min":
+            return Recipe.min(sae, chosen, unit=wanted.unit)
+        case "max":
+            return Recipe.max(sae, chosen, unit=wanted.unit)
+        case "scale":
+            return Recipe.scale(sae, chosen)
+        case "ablate":
+            return Recipe.ablate(sae, chosen)
+
+
+def read_vector(path: Path) -> Tensor:
+    """A vector [d] from .npy, .json (a list of numbers) or .safetensors (one tensor). Nothing is unpickled."""
+    import torch
+
+    if not path.is_file():
+        raise FileError(f"No such file: {path}")
+    try:
+        if path.suffix == ".npy":
+            import numpy as np
+
+            return torch.as_tensor(np.load(path, allow_pickle=False)).float()
+        if path.suffix == ".json":
+            return torch.tensor(json.loads(path.read_text(encoding="utf-8")), dtype=torch.float32)
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            tensors = load_file(path)
+            if len(tensors) != 1:
+                raise FileError(f"{path} holds {len(tensors)} tensors; a vector file holds one.")
+            return next(iter(tensors.values())).float()
+    except FileError:
+        raise
+    except Exception as error:  # each reader has its own kinds of error for a damaged file
+        raise FileError(f"{path} is not a readable vector: {str(error).splitlines()[0]}") from None
+    raise FileError(f"{path} is not a vector file. Valid: .npy, .json (a list of numbers), .safetensors (one tensor).")
+
+
+def _site(text: str) -> str | int:
+    return int(text) if text.lstrip("-").isdigit() else text

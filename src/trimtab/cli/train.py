@@ -1,0 +1,155 @@
+"""`trimtab train`: train an SAE on a model's residual stream."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+import typer
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from trimtab.cli import options as o
+from trimtab.cli.console import err, out, print_json, say
+
+if TYPE_CHECKING:
+    from trimtab.sae.activations import Progress as Report
+
+EXAMPLES = """Examples:
+
+\b
+  trimtab train books.jsonl --layer 9 --width 4096 --tokens 1000000 --out runs/books
+  trimtab train a.parquet b.txt --model EleutherAI/pythia-70m --layer 3 --width 8192 --k 32 --out runs/pythia
+  trimtab train books.jsonl --layer 9 --width 4096 --out runs/books --resume
+"""
+
+
+Texts = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="TEXTS",
+        help="Files (.jsonl, .txt, .parquet, each plain or gzipped) or Hugging Face dataset names.",
+        show_default=False,
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where everything goes; the SAE is FOLDER/sae.")]
+Layer = Annotated[int, typer.Option("--layer", help="Block whose output is read, counted from 0.")]
+Width = Annotated[int, typer.Option("--width", help="Number of features.")]
+Architecture = Annotated[
+    Literal["batchtopk", "matryoshka", "topk", "jumprelu", "gated", "standard"],
+    typer.Option("--architecture", help="Kind of SAE."),
+]
+K = Annotated[int, typer.Option("--k", help="Mean number of active features (batchtopk, matryoshka, topk).")]
+Sparsity = Annotated[float, typer.Option("--sparsity", help="Sparsity penalty (jumprelu, gated, standard).")]
+Tokens = Annotated[int, typer.Option("--tokens", help="Distinct tokens to collect activations of.")]
+Samples = Annotated[
+    int | None,
+    typer.Option("--samples", help="Activations to train on; above --tokens they repeat.", show_default="--tokens"),
+]
+Batch = Annotated[int, typer.Option("--batch", help="Activations per step.")]
+LearningRate = Annotated[float, typer.Option("--lr", help="Learning rate.")]
+Context = Annotated[int, typer.Option("--context", help="Tokens the model reads at a time.")]
+Field = Annotated[str, typer.Option("--field", help="The text column of .jsonl and .parquet files.")]
+Heldout = Annotated[
+    list[str] | None,
+    typer.Option("--heldout", metavar="TEXTS", help="Unseen texts for the card's numbers; may be given several times."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out where it stopped.")]
+
+
+def run(
+    texts: Texts,
+    out_folder: Out,
+    layer: Layer,
+    width: Width,
+    model_name: o.ModelName = o.DEFAULT,
+    architecture: Architecture = "batchtopk",
+    k: K = 32,
+    sparsity: Sparsity = 1.0,
+    tokens: Tokens = 1_000_000,
+    samples: Samples = None,
+    batch: Batch = 2048,
+    lr: LearningRate = 7e-4,
+    context: Context = 128,
+    field: Field = "text",
+    heldout: Heldout = None,
+    resume: Resume = False,
+    device: o.Device = None,
+    dtype: o.DtypeOption = None,
+    blocks: o.Blocks = None,
+    seed: o.Seed = 0,
+    as_json: o.Json = False,
+) -> None:
+    """Train an SAE on texts: collect activations, train, measure, and write a card.
+
+    A run that was interrupted goes on with the same command and --resume, and ends with the same result.
+    """
+    from trimtab.errors import InputError
+    from trimtab.files import read_json
+    from trimtab.sae.train import TrainSpec, train
+
+    spec = TrainSpec.parse(
+        {
+            "layer": layer,
+            "width": width,
+            "architecture": architecture,
+            "k": k,
+            "sparsity": sparsity,
+            "tokens": tokens,
+            "samples": samples,
+            "batch": batch,
+            "lr": lr,
+            "context": context,
+            "field": field,
+            "seed": seed,
+        }
+    )
+    started = (out_folder / "spec.json").is_file()
+    if started and not resume:
+        raise InputError(f"{out_folder} holds a run already: add --resume to go on with it, or choose another folder.")
+    if resume and not started:
+        raise InputError(f"There is no run in {out_folder} to resume; leave out --resume to start one.")
+    from trimtab.lm.load import open_model
+
+    say(f"opening the model {model_name}")
+    model = open_model(model_name, device=device, dtype=dtype, blocks=blocks, say=say)
+    with Bars() as bars:
+        folder = train(model, texts, spec, out_folder, heldout=heldout, progress=bars.show)
+    card = read_json(folder / "card.json")
+    if as_json:
+        print_json({"sae": str(folder), "card": card})
+        return
+    from trimtab.cli.saes import card_lines
+
+    out().print("\n".join([str(folder), *(f"  {line}" for line in card_lines(card))]), markup=False)
+
+
+class Bars:
+    """One progress bar on stderr for each stage of the training."""
+
+    def __init__(self) -> None:
+        columns = (
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self._progress = Progress(*columns, console=err())
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, report: Report) -> None:
+        """Draw a stage's progress."""
+        if report.stage not in self._tasks:
+            self._tasks[report.stage] = self._progress.add_task(report.stage, note="")
+        note = f"{report.rate:,.0f} {report.unit}/s  {report.note}".rstrip()
+        self._progress.update(self._tasks[report.stage], completed=report.done, total=report.total, note=note)
