@@ -6,7 +6,8 @@ What one can see is a stream of forward passes. The rules, in order:
    however many they are.
 2. A pass without a cache whose ids begin with those of the pass before is the same sequence grown: the first pass's
    tokens stay the prompt, the others are generated.
-3. A pass that goes back within the same cache (assisted or speculative decoding, which rejects tokens) is refused.
+3. Assisted, speculative and prompt-lookup decoding are refused: they try tokens that they may take back. They show by
+   asking for several logits of a pass with a cache, or by going back within a cache.
 4. Anything else starts a new sequence, and all its tokens are the prompt. A prompt of one token is a prompt.
 
 Two limits follow. Feeding one prompt to the cache in several pieces counts the later pieces as generated. And a
@@ -28,6 +29,12 @@ from trimtab.spec import Site
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+_ASSISTED = (
+    "This looks like assisted, speculative or prompt-lookup decoding, which tries tokens and takes them back; steering "
+    "cannot follow that. Generate without an assistant."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,19 +63,20 @@ class _Seen:
 
 
 class Clock:
-    """Follows the forward passes of `base` and answers `now` inside them.
+    """Follows the forward passes of the transformers model `hf` and answers `now` inside them.
 
     `positions`, when given, is called once per pass instead of working the positions out.
     """
 
-    def __init__(self, base: nn.Module, bos_id: int | None, positions: Callable[[], Positions] | None = None) -> None:
-        self._base, self._bos_id, self._positions = base, bos_id, positions
-        self._names = list(inspect.signature(base.forward).parameters)
+    def __init__(self, hf: Any, bos_id: int | None, positions: Callable[[], Positions] | None = None) -> None:
+        self._hf, self._base, self._bos_id, self._positions = hf, hf.base_model, bos_id, positions
+        self._names = list(inspect.signature(self._base.forward).parameters)
         self._seen: _Seen | None = None
         self._now: Positions | None = None
 
     def attach(self, handles: list[Any]) -> None:
-        """Place the two hooks, appending their handles as they are placed."""
+        """Place the hooks, appending their handles as they are placed."""
+        handles.append(self._hf.register_forward_pre_hook(self._refuse_candidates, with_kwargs=True))
         handles.append(self._base.register_forward_pre_hook(self._start, with_kwargs=True))
         handles.append(self._base.register_forward_hook(self._end, with_kwargs=True, always_call=True))
 
@@ -88,6 +96,11 @@ class Clock:
             now = self._now
             self._now = Positions(*(part.to(h.device) for part in (now.absolute, now.generated, now.real, now.bos)))
         return self._now
+
+    def _refuse_candidates(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
+        keep = kwargs.get("logits_to_keep")
+        if self._positions is None and kwargs.get("past_key_values") is not None and isinstance(keep, int) and keep > 1:
+            raise UnsupportedError(_ASSISTED)
 
     def _start(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._positions is not None:
@@ -134,13 +147,10 @@ class Clock:
         if seen is None or len(seen.counts) != rows:
             return None
         if past > 0:
-            known = seen.cache is None or seen.cache is cache
-            if known and past < seen.length and seen.cache is not None:
-                raise UnsupportedError(
-                    f"The forward pass goes back from position {seen.length} to {past} in the same cache, as assisted, "
-                    "speculative and prompt-lookup decoding do; steering cannot follow that. Use plain generation."
-                )
-            return seen if known and past == seen.length else None
+            if seen.cache is cache and past < seen.length:
+                raise UnsupportedError(_ASSISTED)
+            same = seen.cache is None or seen.cache is cache
+            return seen if same and past == seen.length else None
         if cache is not None or ids is None or seen.ids is None or length <= seen.length:
             return None
         # Beam search reorders rows, so a row may continue any of the rows before.
@@ -175,5 +185,7 @@ def _length(cache: Any) -> int:
     if cache is None:
         return 0
     if not hasattr(cache, "get_seq_length"):
-        raise UnsupportedError(f"A cache of type {type(cache).__name__} does not tell its length; use the default cache.")
+        raise UnsupportedError(
+            f"A cache of type {type(cache).__name__} does not tell its length; use the default cache."
+        )
     return int(cache.get_seq_length())

