@@ -1,0 +1,177 @@
+"""The direct effect of adding a vector: what it does to the likelihood of held-out texts, at a matched cost.
+
+Vectors are compared at one *cost*, the mean KL divergence that they cause per token on neutral text, since any vector
+does more when it is added with more force. No text is generated and no judge is asked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trimtab.errors import InputError
+from trimtab.find.pairs import ContrastSet
+from trimtab.lm.residual import SiteEdit, edit, read
+from trimtab.spec import Scope, Site
+
+if TYPE_CHECKING:
+    from trimtab.lm.load import Model
+
+NEUTRAL = (
+    "The report was finished on Tuesday and sent to the others.",
+    "It was one of those days when nothing much happened.",
+    "There are several ways to think about the question.",
+    "He put the box on the table and looked at it for a while.",
+    "Most people in the area have lived there for many years.",
+    "The second part of the work took longer than the first.",
+    "She said that she would call back later in the afternoon.",
+    "At the end of the street there is a small building with a red door.",
+)
+TOKENS_PER_BATCH = 192  # logits are what fills the memory: 192 tokens of a vocabulary of 262,144 are 200 MB
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What a vector did. `shift`: change of log-likelihood per token, in nats, of positive texts minus that of negative
+    texts, with its 95 % bootstrap interval; `positive` and `negative` are its two parts. `strength` multiplied the vector
+    (per site); `kl` is the cost that was reached, in nats per neutral token."""
+
+    shift: float
+    low: float
+    high: float
+    positive: float
+    negative: float
+    strength: float
+    kl: float
+
+
+@torch.no_grad()
+def likelihood_shift(
+    model: Model, vectors: dict[Site, Tensor], held: ContrastSet, *, kl: float = 0.1, base: Tensor | None = None
+) -> Shift:
+    """Add `vectors` (one [d] per site) everywhere but at BOS, at the strength that costs `kl`, and measure the shift.
+
+    `base` are `text_likelihoods(model, held)` when they are known already.
+    """
+    strength, reached = matched_strength(model, vectors, kl)
+    plain = text_likelihoods(model, held) if base is None else base
+    change = (text_likelihoods(model, held, scaled(vectors, strength)) - plain).double().numpy()
+    n = len(held.positive)
+    pos, neg = change[:n], change[n:]
+    low, high = _interval(pos, neg, held.paired)
+    return Shift(float(pos.mean() - neg.mean()), low, high, float(pos.mean()), float(neg.mean()), strength, reached)
+
+
+@torch.no_grad()
+def matched_strength(
+    model: Model, vectors: dict[Site, Tensor], kl: float = 0.1, tolerance: float = 0.1, steps: int = 12
+) -> tuple[float, float]:
+    """The factor for `vectors` at which the mean KL per neutral token is `kl` (within `tolerance`), and the KL reached.
+
+    KL grows about with the square of the factor, which is where each next guess comes from, within a closing bracket.
+    """
+    if not kl > 0:
+        raise InputError(f"The KL to match must be above 0, not {kl}.")
+    if any(not bool(torch.isfinite(v).all()) or not bool(v.any()) for v in vectors.values()):
+        raise InputError("A vector to add must be finite and not all zeros.")
+    ids = [model.encode(text) for text in NEUTRAL]
+    plain = [_log_probs(model, part, {}) for part in _parts(ids)]
+    factor = _first_guess(model, vectors, ids)
+    low, high, best = 0.0, math.inf, (factor, math.inf)
+    for _ in range(steps):
+        cost = _cost(model, ids, plain, scaled(vectors, factor))
+        if abs(cost - kl) < abs(best[1] - kl):
+            best = (factor, cost)
+        if abs(cost - kl) <= tolerance * kl:
+            break
+        low, high = (factor, high) if cost < kl else (low, factor)
+        guess = factor * min(max(math.sqrt(kl / max(cost, 1e-12)), 1 / 8), 8.0)
+        factor = guess if low < guess < high else ((low + high) / 2 if math.isfinite(high) else factor * 2)
+    return best
+
+
+@torch.no_grad()
+def text_likelihoods(model: Model, contrast: ContrastSet, vectors: dict[Site, Tensor] | None = None) -> Tensor:
+    """Mean log-likelihood per token of every text, positives first, [texts], in nats; BOS is not scored."""
+    ids = [model.encode(text) for text in (*contrast.positive, *contrast.negative)]
+    result = torch.zeros(len(ids))
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    for rows in _groups([len(ids[i]) for i in order]):
+        mine = [order[i] for i in rows]
+        log_probs, tokens, real = _log_probs(model, [ids[i] for i in mine], vectors or {})
+        scored = real[:, 1:]
+        own = log_probs[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
+        result[mine] = ((own * scored).sum(1) / scored.sum(1).clamp(min=1)).cpu()
+    return result
+
+
+def scaled(vectors: dict[Site, Tensor], factor: float) -> dict[Site, Tensor]:
+    """Every vector times `factor`."""
+    return {site: vector * factor for site, vector in vectors.items()}
+
+
+def _log_probs(
+    model: Model, ids: Sequence[Sequence[int]], vectors: dict[Site, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities [rows, seq, vocabulary], token ids and the mask of real tokens, [rows, seq]."""
+    tokens, mask = model.pad(ids, side="right")
+    edits = [SiteEdit(site, Scope(), None, _adding(vector)) for site, vector in vectors.items()]
+    with edit(model, edits, record=False):
+        logits = model.hf(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+    return logits.float().log_softmax(-1), tokens, mask.bool()
+
+
+def _adding(vector: Tensor):  # type: ignore[no-untyped-def]
+    return lambda h: vector.to(h.device, h.dtype).expand_as(h)
+
+
+def _cost(model: Model, ids: list[list[int]], plain: list[tuple[Tensor, Tensor, Tensor]], vectors: dict[Site, Tensor]) -> float:
+    total, count = 0.0, 0
+    for part, (before, tokens, real) in zip(_parts(ids), plain, strict=True):
+        after = _log_probs(model, part, vectors)[0]
+        counted = real & (tokens != model.bos_id) if model.bos_id is not None else real
+        divergence = torch.nn.functional.kl_div(after, before, log_target=True, reduction="none").sum(-1)
+        total += float(divergence[counted].sum())
+        count += int(counted.sum())
+    return total / count
+
+
+def _first_guess(model: Model, vectors: dict[Site, Tensor], ids: list[list[int]]) -> float:
+    """A tenth of the residual's norm, for the site where that is least."""
+    tokens, mask = model.pad(ids, side="right")
+    stream = read(model, tokens, list(vectors), mask)
+    real = mask.bool() & ((tokens != model.bos_id) if model.bos_id is not None else mask.bool())
+    return min(
+        float(stream[site][real].float().norm(dim=-1).median() / vector.norm()) for site, vector in vectors.items()
+    ) * 0.1  # fmt: skip
+
+
+def _parts(ids: list[list[int]]) -> list[list[list[int]]]:
+    return [[ids[i] for i in rows] for rows in _groups([len(row) for row in ids])]
+
+
+def _groups(lengths: list[int]) -> list[list[int]]:
+    """Consecutive indices, cut so that longest times count stays within `TOKENS_PER_BATCH`."""
+    groups: list[list[int]] = [[]]
+    for i, _ in enumerate(lengths):
+        mine = [*groups[-1], i]
+        if len(mine) > 1 and max(lengths[j] for j in mine) * len(mine) > TOKENS_PER_BATCH:
+            groups.append([i])
+        else:
+            groups[-1] = mine
+    return groups
+
+
+def _interval(pos: np.ndarray, neg: np.ndarray, paired: bool, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval of mean(pos) - mean(neg), resampling pairs where there are pairs."""
+    rng = np.random.default_rng(seed)
+    first = rng.integers(0, len(pos), (draws, len(pos)))
+    second = first if paired else rng.integers(0, len(neg), (draws, len(neg)))
+    low, high = np.quantile(pos[first].mean(1) - neg[second].mean(1), [0.025, 0.975])
+    return float(low), float(high)
