@@ -111,7 +111,7 @@ def gemma_scope_folder(path: Path, source: Source) -> SAE:
 
     file = path / "params.npz"
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             tensors = {_upper(name): torch.from_numpy(arrays[name]) for name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise _damaged(file, error) from None

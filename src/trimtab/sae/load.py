@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from trimtab.errors import FileError, MismatchError
+from trimtab.errors import FileError, InputError, MismatchError
 from trimtab.sae.formats import read_sae
 from trimtab.sae.sae import SAE
 from trimtab.sae.saelens import Source
@@ -63,7 +63,11 @@ def open_sae(
     at = None if site is None else Site.of(site)
     source = Source(name=name, site=at, model_name=model_name, norm_factor=norm_factor)
     sae = _open(name, release, source)
-    return sae if device is None else sae.to(device)
+    try:
+        return sae if device is None else sae.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch's ways to say no such device, or no memory there
+        detail = str(error).split("\n")[0]
+        raise InputError(f"The SAE cannot be put on device {str(device)!r}: {detail}") from None
 
 
 def _open(name: str, release: str | None, source: Source) -> SAE:

@@ -1,8 +1,8 @@
 """SAEs by the names of SAELens' registry, fetched from the Hugging Face hub through SAELens' own code.
 
-sae_lens takes many seconds to import, so names are checked first, in the list that it ships. One of its loaders is not
-used: that of Gemma Scope 2 asks the hub for tensor shapes even when all files are in the cache. Those files are fetched
-with huggingface_hub, as SAELens does, and read by `formats`; so are SAEs in repositories that are not in the registry.
+sae_lens takes many seconds to import, so names are checked first, in the list that it ships. Gemma Scope's files are
+fetched with huggingface_hub, as sae_lens does, but read by `formats`: the loader of Gemma Scope 2 asks the hub for tensor
+shapes even when all files are in the cache. So are SAEs in repositories that are not in the registry.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def open_registered(name: str, release: str | None, source: Source) -> SAE:
 def _fetch(entry: Release, sae_id: str, source: Source) -> SAE:
     where = f"{entry.repo}/{entry.paths[sae_id]}"
     try:
-        if entry.loader == "gemma_3":
+        if entry.loader in ("gemma_2", "gemma_3"):
             return read_sae(_download(entry.repo, entry.paths[sae_id]), source)
         return _through_sae_lens(entry.name, sae_id, source)
     except TrimtabError:
