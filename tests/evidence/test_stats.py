@@ -45,22 +45,29 @@ def test_few_prompts_are_resampled_within_and_say_so() -> None:
         effects = np.repeat([0.0, 5.0, 10.0], 7)
         found = stats.interval(effects + rng.normal(size=21), [0] * 7 + [1] * 7 + [2] * 7, draws=500, seed=run)
         hits += found.low < 5.0 < found.high  # type: ignore[operator]
-        assert found.over == "samples" and found.clusters == 3
+        assert found.over == "samples"
+        assert found.clusters == 3
     assert 0.93 <= hits / 600 <= 0.97
 
 
 def test_unscored_is_left_out_and_not_zero() -> None:
     found = stats.interval([1.0, None, 3.0, float("nan")], ["a", "a", "b", "b"])
-    assert found.mean == 2.0 and found.n == 2
+    assert found.mean == 2.0
+    assert found.n == 2
     pair = stats.paired([1.0, None, 3.0], [0.0, 5.0, 0.0], ["a", "a", "b"])
-    assert pair.mean == 2.0 and pair.n == 2
+    assert pair.mean == 2.0
+    assert pair.n == 2
 
 
 def test_no_score_at_all_gives_no_mean_and_one_gives_no_interval() -> None:
     nothing = stats.interval([None, None], [0, 1])
-    assert nothing.mean is None and nothing.low is None and nothing.n == 0
+    assert nothing.mean is None
+    assert nothing.low is None
+    assert nothing.n == 0
     single = stats.interval([4.0], [0])
-    assert single.mean == 4.0 and single.low is None and not single.above_zero
+    assert single.mean == 4.0
+    assert single.low is None
+    assert not single.above_zero
 
 
 def test_pairing_removes_what_the_pair_shares() -> None:
@@ -68,7 +75,9 @@ def test_pairing_removes_what_the_pair_shares() -> None:
     base = rng.normal(scale=100, size=40)
     clusters = np.repeat(np.arange(10), 4).tolist()
     gap = stats.paired((base + 1 + rng.normal(scale=0.1, size=40)).tolist(), base.tolist(), clusters)
-    assert gap.above_zero and gap.high is not None and gap.high < 1.2
+    assert gap.above_zero
+    assert gap.high is not None
+    assert gap.high < 1.2
 
 
 def test_same_seed_same_interval() -> None:
@@ -87,4 +96,5 @@ def test_distinct_and_repetition_by_hand() -> None:
     assert stats.distinct([1, 2, 1, 2], 2) == pytest.approx(2 / 3)
     assert stats.repetition([7, 7, 7, 7, 7], 4) == pytest.approx(0.5)
     assert stats.repetition([1, 2, 3, 4, 5], 4) == 0
-    assert stats.distinct([1], 2) is None and stats.repetition([1, 2, 3], 4) is None
+    assert stats.distinct([1], 2) is None
+    assert stats.repetition([1, 2, 3], 4) is None

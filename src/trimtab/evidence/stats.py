@@ -38,10 +38,12 @@ class Interval(Spec):
 
     @property
     def above_zero(self) -> bool:
+        """Whether the whole interval lies above 0."""
         return self.low is not None and self.low > 0
 
     @property
     def below_zero(self) -> bool:
+        """Whether the whole interval lies below 0."""
         return self.high is not None and self.high < 0
 
 
@@ -50,6 +52,7 @@ def interval(
     clusters: Sequence[Hashable],
     *,
     level: float = 0.95,
+    bounds: tuple[float, float] | None = None,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Interval:
@@ -57,7 +60,8 @@ def interval(
 
     Samples of one prompt are alike, so whole prompts are resampled. Bootstrap percentiles are too narrow for few
     units; the distances from the mean are stretched by sqrt(g / (g - 1)) * t / z, the correction of Hesterberg
-    (2015, "What Teachers Should Know About the Bootstrap") made linear. None and NaN are unscored: left out.
+    (2015, "What Teachers Should Know About the Bootstrap") made linear; `bounds` are values that a mean cannot leave.
+    None and NaN are unscored: left out.
     """
     if len(values) != len(clusters):
         raise InputError(f"{len(values)} values but {len(clusters)} clusters: each value needs its cluster.")
@@ -77,10 +81,11 @@ def interval(
     means = _resample_clusters(groups, draws, rng) if over == "prompts" else _resample_within(groups, draws, rng)
     stretch = float(np.sqrt(units / (units - 1))) * t_quantile((1 + level) / 2, units - 1) / _z((1 + level) / 2)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    least, most = bounds or (-np.inf, np.inf)
     return Interval(
         mean=mean,
-        low=mean + (float(low) - mean) * stretch,
-        high=mean + (float(high) - mean) * stretch,
+        low=max(least, mean + (float(low) - mean) * stretch),
+        high=min(most, mean + (float(high) - mean) * stretch),
         n=n,
         clusters=len(groups),
         level=level,
@@ -108,7 +113,7 @@ def t_quantile(p: float, df: int) -> float:
 
 
 def distinct(tokens: Sequence[int], n: int = 2) -> float | None:
-    """Share of the n-grams of `tokens` that are different from each other (Li et al. 2016); None when there are none."""
+    """Share of the n-grams of `tokens` that are different from each other (Li et al. 2016); None if there are none."""
     grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
     return len(set(grams)) / len(grams) if grams else None
 

@@ -1,0 +1,52 @@
+"""Writing the texts of all arms in one batch: every row with its own recipe, drawn as `generate` would draw it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trimtab.lm.load import Model
+    from trimtab.spec import Sampling
+    from trimtab.steer.recipe import Recipe
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One text to write. Lines with the same prompt and sample number are drawn with the same random numbers."""
+
+    prompt: str
+    sample: int
+    recipe: Recipe | None
+
+
+def write(
+    model: Model, lines: Sequence[Line], sampling: Sampling, seed: int, progress: Progress | None = None
+) -> list[tuple[tuple[int, ...], int]]:
+    """Token ids of each line, prompt included, and where the generated ones start. An end token is kept."""
+    from trimtab.lm.decode import Row, decode
+    from trimtab.lm.memory import rows_that_fit
+    from trimtab.lm.sampling import stream_key
+
+    rows = [
+        Row(
+            tuple(model.encode_prompt(line.prompt, sampling.max_new_tokens)),
+            stream_key(seed, line.prompt, line.sample),
+            sampling,
+            line.recipe,
+        )
+        for line in lines
+    ]
+    longest = max(len(row.prompt) for row in rows) + sampling.max_new_tokens
+    written = decode(
+        model,
+        rows,
+        batch_size=rows_that_fit(model, longest),
+        stops=model.eos_ids,
+        progress=None if progress is None else lambda now: progress("writing", now.tokens, now.tokens + now.left),
+    )
+    return [(row.prompt + one.tokens, len(row.prompt)) for row, one in zip(rows, written, strict=True)]
