@@ -25,17 +25,44 @@ if TYPE_CHECKING:
 class Wanted:
     """What the options ask for, before anything is opened."""
 
-    features: tuple[str, ...]
-    unit: Unit
+    features: dict[int, float]
+    unit: Unit | None
     operation: Operation
     vector: Path | None
     site: str | None
     strength: float
     recipe: Path | None
 
+    @classmethod
+    def check(
+        cls,
+        features: Sequence[str] | None,
+        unit: Unit | None,
+        operation: Operation,
+        vector: Path | None,
+        site: str | None,
+        strength: float | None,
+        recipe: Path | None,
+    ) -> Wanted:
+        """The options, once all that can be said without opening a model has been checked."""
+        if not (features or vector or recipe):
+            raise InputError("Nothing to steer with: give --feature, --vector or --recipe.")
+        if vector is not None and site is None:
+            raise InputError("--vector needs --site, where in the residual stream it is added, such as --site 9.")
+        if vector is None and (site is not None or strength is not None):
+            raise InputError("--site and --strength belong to --vector; a feature has its strength after the colon.")
+        if unit is not None and vector is None and operation in ("scale", "ablate"):
+            raise InputError(f"--op {operation} takes no --unit.")
+        for path in (vector, recipe):
+            if path is not None and not path.is_file():
+                raise FileError(f"No such file: {path}")
+        strength = 1.0 if strength is None else strength
+        return cls(parse_features(features or (), operation), unit, operation, vector, site, strength, recipe)
 
-def open_pair(model_name: str, sae_name: str | None, device: str | None, dtype: str | None, blocks: str | None,
-              *, need_sae: bool) -> tuple[Model, SAE | None]:  # fmt: skip
+
+def open_pair(
+    model_name: str, sae_name: str | None, device: str | None, dtype: str | None, blocks: str | None, *, need_sae: bool
+) -> tuple[Model, SAE | None]:
     """The model, and the SAE if one is named or needed. The small file is opened first, so that mistakes show early."""
     from trimtab.sae.load import check_fits, open_sae
 
@@ -70,25 +97,9 @@ def make_recipe(wanted: Wanted, sae: SAE | None) -> Recipe:
         assert sae is not None
         recipe += _of_features(wanted, sae)
     if wanted.vector is not None:
-        if wanted.site is None:
-            raise InputError(
-                "--vector needs --site, the place in the residual stream where it is added, such as --site 9."
-            )
-        recipe += Recipe.vector(read_vector(wanted.vector), _site(wanted.site), wanted.strength, unit=wanted.unit)
-    if not recipe.edits:
-        raise InputError("Nothing to steer with: give --feature, --vector or --recipe.")
+        assert wanted.site is not None
+        recipe += Recipe.vector(read_vector(wanted.vector), _site(wanted.site), wanted.strength, wanted.unit or "raw")
     return recipe
-
-
-def check_early(wanted: Wanted) -> None:
-    """Everything that can be said about the options without opening a model."""
-    if not (wanted.features or wanted.vector or wanted.recipe):
-        raise InputError("Nothing to steer with: give --feature, --vector or --recipe.")
-    parse_features(wanted.features, wanted.operation)
-    if wanted.vector is not None:
-        read_vector(wanted.vector)
-    if wanted.recipe is not None and not wanted.recipe.is_file():
-        raise FileError(f"No such file: {wanted.recipe}")
 
 
 def parse_features(given: Sequence[str], operation: Operation) -> dict[int, float]:
@@ -115,16 +126,16 @@ def parse_features(given: Sequence[str], operation: Operation) -> dict[int, floa
 def _of_features(wanted: Wanted, sae: SAE) -> Recipe:
     from trimtab.steer.recipe import Recipe
 
-    chosen = parse_features(wanted.features, wanted.operation)
+    chosen, unit = wanted.features, wanted.unit or "max_act"
     match wanted.operation:
         case "add":
-            return Recipe.add(sae, chosen, unit=wanted.unit)
+            return Recipe.add(sae, chosen, unit=unit)
         case "clamp":
-            return Recipe.clamp(sae, chosen, unit=wanted.unit)
+            return Recipe.clamp(sae, chosen, unit=unit)
         case "min":
-            return Recipe.min(sae, chosen, unit=wanted.unit)
+            return Recipe.min(sae, chosen, unit=unit)
         case "max":
-            return Recipe.max(sae, chosen, unit=wanted.unit)
+            return Recipe.max(sae, chosen, unit=unit)
         case "scale":
             return Recipe.scale(sae, chosen)
         case "ablate":
@@ -135,8 +146,6 @@ def read_vector(path: Path) -> Tensor:
     """A vector [d] from .npy, .json (a list of numbers) or .safetensors (one tensor). Nothing is unpickled."""
     import torch
 
-    if not path.is_file():
-        raise FileError(f"No such file: {path}")
     try:
         if path.suffix == ".npy":
             import numpy as np

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from trimtab.steer.recipe import Recipe
 
 
 def out() -> Console:
@@ -28,6 +32,13 @@ def say(message: str) -> None:
 def complain(message: str) -> None:
     """One line about what went wrong, on stderr."""
     err().print(Text(" ".join(message.split()), style="red"), soft_wrap=True)
+
+
+def save_recipe(recipe: Recipe, path: Path | None) -> None:
+    """Write a recipe file if one is asked for, and say so."""
+    if path is not None:
+        recipe.save(path)
+        say(f"wrote {path}")
 
 
 def print_json(value: Any) -> None:

@@ -37,11 +37,13 @@ Features = Annotated[
     ),
 ]
 UnitOption = Annotated[
-    Unit,
+    Unit | None,
     typer.Option(
         "--unit",
         help="max_act: multiples of the feature's maximum activation. norm: multiples of the residual's own norm. "
-        "raw: length added along the unit-normalised decoder row (for clamp, min, max: an activation).",
+        "raw: length added along the unit-normalised decoder row (for clamp, min, max: an activation; for --vector: "
+        "a multiple of the vector as it is).",
+        show_default="max_act; for --vector raw",
     ),
 ]
 OperationOption = Annotated[Operation, typer.Option("--op", help="What is done to the features.")]
@@ -60,8 +62,7 @@ SiteOption = Annotated[
     ),
 ]
 Strength = Annotated[
-    float,
-    typer.Option("--strength", help="Strength of --vector, in the --unit (raw: a multiple of the vector as it is)."),
+    float | None, typer.Option("--strength", help="Strength of --vector, in the --unit.", show_default="1")
 ]
 RecipeFile = Annotated[
     Path | None, typer.Option("--recipe", metavar="FILE", help="A saved recipe; joins what the other options ask for.")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
 from trimtab.cli import options as o
-from trimtab.cli.build import Wanted, check_early, make_recipe, open_pair
-from trimtab.cli.console import out, print_json, say
+from trimtab.cli.build import Wanted, make_recipe, open_pair
+from trimtab.cli.console import out, print_json, save_recipe
+from trimtab.cli.progress import Bars
 
 if TYPE_CHECKING:
+    from trimtab.lm.decode import Progress
     from trimtab.lm.load import Model
     from trimtab.sae.sae import SAE
     from trimtab.spec import Sampling
@@ -30,17 +33,28 @@ EXAMPLES = """Examples:
   trimtab steer "Hello" --recipe sea.recipe.safetensors
 """
 
+Compare = Annotated[bool, typer.Option("--compare", help="Show the unsteered text of the same seed beside each.")]
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A record, the text of each generated token, and how strongly the features fire there (None: no SAE)."""
+
+    record: Record
+    tokens: tuple[str, ...]
+    strengths: tuple[float, ...] | None
+
 
 def run(
     prompts: o.Prompts,
     features: o.Features = None,
-    unit: o.UnitOption = "max_act",
+    unit: o.UnitOption = None,
     operation: o.OperationOption = "add",
     model_name: o.ModelName = o.DEFAULT,
     sae_name: o.SaeName = None,
     vector: o.VectorFile = None,
     site: o.SiteOption = None,
-    strength: o.Strength = 1.0,
+    strength: o.Strength = None,
     recipe_file: o.RecipeFile = None,
     save: o.SaveFile = None,
     samples: o.Samples = 1,
@@ -50,9 +64,7 @@ def run(
     top_p: o.TopP = None,
     min_p: o.MinP = None,
     seed: o.Seed = 0,
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Show the unsteered text of the same seed beside each.")
-    ] = False,
+    compare: Compare = False,
     device: o.Device = None,
     dtype: o.DtypeOption = None,
     blocks: o.Blocks = None,
@@ -60,13 +72,12 @@ def run(
 ) -> None:
     """Continue prompts while features, a vector or a recipe push the model.
 
-    Where an SAE is used, each generated token is marked by how strongly the features fire when the unsteered
-    model reads the text: block elements from low to high, on orange where the terminal has colour.
+    Where an SAE is used, each generated token is marked by how strongly the recipe's features fire when the
+    unsteered model reads the text: block elements from low to high, on orange where the terminal has colour.
     """
     from trimtab.spec import Sampling
 
-    wanted = Wanted(tuple(features or ()), unit, operation, vector, site, strength, recipe_file)
-    check_early(wanted)
+    wanted = Wanted.check(features, unit, operation, vector, site, strength, recipe_file)
     sampling = Sampling.parse(
         {
             "max_new_tokens": max_new_tokens,
@@ -78,12 +89,11 @@ def run(
     )
     model, sae = open_pair(model_name, sae_name, device, dtype, blocks, need_sae=bool(features))
     recipe = make_recipe(wanted, sae)
-    if save is not None:
-        recipe.save(save)
-        say(f"wrote {save}")
-    steered = _write(model, prompts, recipe, samples, sampling, seed)
-    plain = _write(model, prompts, None, samples, sampling, seed) if compare else []
-    marked = _marks(model, sae, recipe, [*steered, *plain])
+    save_recipe(recipe, save)
+    with Bars() as bars:
+        records = _write(model, prompts, recipe, samples, sampling, seed, bars)
+        plain = _write(model, prompts, None, samples, sampling, seed, bars) if compare else []
+    marked = _marks(model, sae, recipe, [*records, *plain])
     if as_json:
         print_json(
             {
@@ -92,74 +102,70 @@ def run(
                 "recipe": repr(recipe),
                 "recipe_digest": recipe.digest,
                 "sampling": sampling.model_dump(mode="json"),
-                "samples": [_as_dict(record, i < len(steered), mark) for i, (record, mark) in enumerate(marked)],
+                "samples": [_as_dict(one) for one in marked],
             }
         )
-        return
-    _print(marked[: len(steered)], marked[len(steered) :])
+    else:
+        _print(marked[: len(records)], marked[len(records) :])
 
 
 def _write(
-    model: Model, prompts: list[str], recipe: Recipe | None, samples: int, sampling: Sampling, seed: int
+    model: Model, prompts: list[str], recipe: Recipe | None, samples: int, sampling: Sampling, seed: int, bars: Bars
 ) -> list[Record]:
     from trimtab.steer.generate import generate
 
-    say(f"writing {len(prompts) * samples} {'steered' if recipe else 'unsteered'} text(s)")
+    stage = "steered" if recipe else "unsteered"
+
+    def show(p: Progress) -> None:
+        bars.show(stage, p.tokens, p.tokens + p.left, f"{p.tokens_per_second:.0f} tokens/s")
+
     settings = sampling.model_dump()
-    return generate(model, prompts, recipe, samples=samples, seed=seed, **settings)
+    return generate(model, prompts, recipe, samples=samples, seed=seed, progress=show, **settings)
 
 
-Mark = tuple[list[str], list[float]]
-"""The generated tokens' texts, and the strength at each."""
-
-
-def _marks(
-    model: Model, sae: SAE | None, recipe: Recipe, records: Sequence[Record]
-) -> list[tuple[Record, Mark | None]]:
-    """Each record with its marks, read by the unsteered model; None where there is no SAE to read with.
-
-    The strength at a token is the sum over the recipe's features of f_i * ||d_i||, in residual units.
-    """
-    features = list(recipe.features_of(sae)) if sae is not None else []
-    if sae is None or not features:
-        return [(record, None) for record in records]
+def _marks(model: Model, sae: SAE | None, recipe: Recipe, records: Sequence[Record]) -> list[Marked]:
+    """The strength at a token is the sum over the recipe's features of f_i * ||d_i||, in residual units."""
     from trimtab.evidence.trace import bos_length, pieces, trace
 
+    tokens = [tuple(pieces(model, one.token_ids, one.generated_from)) for one in records]
+    features = list(recipe.features_of(sae)) if sae is not None else []
+    if sae is None or not features:
+        return [Marked(one, own, None) for one, own in zip(records, tokens, strict=True)]
     lengths = sae.rows(features).norm(dim=1).cpu()
-    found = trace(model, sae, features, [record.token_ids for record in records])
-    marked: list[tuple[Record, Mark | None]] = []
-    for record, activations in zip(records, found, strict=True):
-        start = record.generated_from
-        own = (activations @ lengths)[start - bos_length(model, record.token_ids) :]
-        marked.append((record, (pieces(model, record.token_ids, start), own.tolist())))
+    found = trace(model, sae, features, [one.token_ids for one in records])
+    marked = []
+    for one, own, activations in zip(records, tokens, found, strict=True):
+        start = one.generated_from - bos_length(model, one.token_ids)
+        marked.append(Marked(one, own, tuple((activations @ lengths)[start:].tolist())))
     return marked
 
 
-def _as_dict(record: Record, steered: bool, mark: Mark | None) -> dict[str, Any]:
-    tokens, strengths = mark or (None, None)
+def _as_dict(marked: Marked) -> dict[str, Any]:
+    record = marked.record
     return {
-        "steered": steered,
+        "steered": record.recipe is not None,
         "prompt": record.prompt,
         "text": record.text,
         "seed": record.seed,
+        "sample": record.sample,
+        "finished": record.finished,
         "token_ids": list(record.token_ids),
         "generated_from": record.generated_from,
-        "tokens": tokens,
-        "strengths": strengths,
+        "tokens": marked.tokens,
+        "strengths": marked.strengths,
     }
 
 
-def _print(steered: Sequence[tuple[Record, Mark | None]], plain: Sequence[tuple[Record, Mark | None]]) -> None:
+def _print(steered: Sequence[Marked], plain: Sequence[Marked]) -> None:
     from trimtab.report.blocks import narrow, visible
 
     console = out()
-    top = max((max(mark[1], default=0.0) for _, mark in [*steered, *plain] if mark), default=0.0)
-    for i, (record, mark) in enumerate(steered):
-        rows = [("steered", record, mark)]
-        if plain:
-            rows.append(("unsteered", *plain[i]))
-        console.print(Text(f"{visible(record.prompt)}  (seed {record.seed})", style="bold"))
-        for label, one, own in rows:
-            body = narrow(*own, maximum=top) if own else Text(visible(one.text))
-            console.print(Text.assemble((f"  {label:<10}" if plain else "  ", "dim"), body))
+    top = max((max(one.strengths, default=0.0) for one in [*steered, *plain] if one.strengths), default=0.0)
+    for i, one in enumerate(steered):
+        heading = f"{visible(one.record.prompt)}  (seed {one.record.seed}, sample {one.record.sample})"
+        console.print(Text(heading, style="bold"))
+        for row in (one, *plain[i : i + 1]):
+            label = ("  steered    " if row is one else "  unsteered  ") if plain else "  "
+            strengths = row.strengths if row.strengths is not None else [0.0] * len(row.tokens)
+            console.print(Text(label, style="dim") + narrow(row.tokens, strengths, top))
         console.print()

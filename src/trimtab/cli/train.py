@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from trimtab.cli import options as o
-from trimtab.cli.console import err, out, print_json, say
+from trimtab.cli.console import out, print_json, say
+from trimtab.cli.progress import Bars
 
 if TYPE_CHECKING:
-    from trimtab.sae.activations import Progress as Report
+    from trimtab.sae.activations import Progress
 
 EXAMPLES = """Examples:
 
@@ -114,7 +113,11 @@ def run(
     say(f"opening the model {model_name}")
     model = open_model(model_name, device=device, dtype=dtype, blocks=blocks, say=say)
     with Bars() as bars:
-        folder = train(model, texts, spec, out_folder, heldout=heldout, progress=bars.show)
+
+        def show(p: Progress) -> None:
+            bars.show(p.stage, p.done, p.total, f"{p.rate:,.0f} {p.unit}/s  {p.note}")
+
+        folder = train(model, texts, spec, out_folder, heldout=heldout, progress=show)
     card = read_json(folder / "card.json")
     if as_json:
         print_json({"sae": str(folder), "card": card})
@@ -122,34 +125,3 @@ def run(
     from trimtab.cli.saes import card_lines
 
     out().print("\n".join([str(folder), *(f"  {line}" for line in card_lines(card))]), markup=False)
-
-
-class Bars:
-    """One progress bar on stderr for each stage of the training."""
-
-    def __init__(self) -> None:
-        columns = (
-            TextColumn("{task.description:<12}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        self._progress = Progress(*columns, console=err())
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def show(self, report: Report) -> None:
-        """Draw a stage's progress."""
-        if report.stage not in self._tasks:
-            self._tasks[report.stage] = self._progress.add_task(report.stage, note="")
-        note = f"{report.rate:,.0f} {report.unit}/s  {report.note}".rstrip()
-        self._progress.update(self._tasks[report.stage], completed=report.done, total=report.total, note=note)

@@ -1,0 +1,49 @@
+"""`trimtab models` and `trimtab saes`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimtab.lm.sites import BLOCKS
+from trimtab.sae import shipped
+
+
+def test_models_lists_every_architecture_and_the_terms(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path))
+    found = json.loads(run("models", "--json").stdout)
+    assert [one["model_type"] for one in found["architectures"]] == list(BLOCKS)
+    (default,) = found["models"]
+    assert (default["name"], default["folder"]) == ("gemma-3-270m", str(tmp_path / "models" / "gemma-3-270m-v1"))
+    assert "converted on first use" in default["state"]
+    text = run("models").stdout
+    assert all(kind in text for kind in BLOCKS)
+    assert "ai.google.dev/gemma/terms" in text
+
+
+def test_saes_shows_each_card(run: Any, sae_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = sae_folder / "card.json"
+    card.write_text(json.dumps({"fvu": 0.0912, "tokens_seen": 8_000_000, "nested": {"left": "out"}}), encoding="utf-8")
+    monkeypatch.setattr(shipped, "SHIPPED", sae_folder.parent)
+    text = run("saes").stdout
+    assert "own  standard, 24 features of width 16" in text
+    assert "of tiny at blocks.1.hook_resid_post" in text
+    assert "fvu: 0.0912" in text
+    assert "tokens seen: 8,000,000" in text
+    (listed,) = json.loads(run("saes", "--json").stdout)
+    assert listed["card"]["nested"] == {"left": "out"}
+    card.unlink()
+
+
+def test_search_finds_registry_names(run: Any) -> None:
+    found = run("saes", "--search", "GPT2-small-res-jb/blocks.8").stdout.split()
+    assert "gpt2-small-res-jb/blocks.8.hook_resid_pre" in found
+    assert all("gpt2-small-res-jb/blocks.8" in name for name in found)
+    nothing = run("saes", "--search", "no such thing")
+    assert nothing.exit_code == 2
+    assert "'no such thing'" in nothing.stderr
