@@ -1,8 +1,8 @@
 """SAEs by the names of SAELens' registry, fetched from the Hugging Face hub through SAELens' own code.
 
 sae_lens takes many seconds to import, so names are checked first, in the list that it ships. Gemma Scope's files are
-fetched with huggingface_hub, as sae_lens does, but read by `formats`: the loader of Gemma Scope 2 asks the hub for tensor
-shapes even when all files are in the cache. So are SAEs in repositories that are not in the registry.
+fetched with huggingface_hub, as sae_lens does, but read by `formats`: sae_lens' loader of Gemma Scope 2 asks the hub
+for tensor shapes even when all files are in the cache. So are SAEs in repositories that are not in the registry.
 """
 
 from __future__ import annotations
