@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
-from trimtab.files import read_json, write_json
+from trimtab.files import read_json, write_file
 from trimtab.lm.gemma import prepare
 
 
@@ -52,12 +52,14 @@ def llama_cpp(gguf: Path) -> Iterator[Callable[[str], list[int]]]:
 
 
 def texts_in(path: Path) -> Iterator[str]:
+    """The texts of a jsonl or plain text file, one a line, gzipped or not."""
     with gzip.open(path, "rt") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)["text"] if ".jsonl" in path.name else line.rstrip("\n")
 
 
 def main() -> int:
+    """Compare or renew, as asked on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gguf", type=Path)
     parser.add_argument("--texts", type=Path)
@@ -76,16 +78,16 @@ def main() -> int:
             package.assemble(gguf)
         with llama_cpp(gguf) as theirs:
             if given.renew:
-                golden = read_json(given.renew)
-                texts = [case["text"] for case in golden["cases"]]
-                golden["cases"] = [{"text": text, "ids": theirs(text)} for text in texts]
-                write_json(given.renew, golden)
+                texts = [case["text"] for case in read_json(given.renew)]
+                cases = [json.dumps({"text": text, "ids": theirs(text)}) for text in texts]
+                with write_file(given.renew) as part:
+                    part.write_text("[\n" + ",\n".join(cases) + "\n]\n")
             else:
                 texts = list(islice(texts_in(given.texts), given.limit))
             different = [text for text in texts if ours(text)["input_ids"] != theirs(text)]
     for text in different[:5]:
-        print(f"differs: {text[:200]!r}")
-    print(f"{len(texts)} texts, {len(different)} tokenized differently")
+        sys.stdout.write(f"differs: {text[:200]!r}\n")
+    sys.stdout.write(f"{len(texts)} texts, {len(different)} tokenized differently\n")
     return 1 if different else 0
 
 

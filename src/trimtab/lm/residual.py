@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import InputError, UnsupportedError
-from trimtab.lm.clock import Clock, Positions
+from trimtab.lm.clock import Clock, Positions, describe, selected
 from trimtab.lm.receipt import Receipt
 from trimtab.lm.sites import check_site
 from trimtab.spec import Scope, Site
@@ -124,8 +124,8 @@ def edit(
         for handle in reversed(handles):
             handle.remove()
     for here in by_site.values() if must_act else ():
-        for one in here:
-            one.check_used()
+        for used in here:
+            used.check_used()
 
 
 @dataclass
@@ -139,18 +139,9 @@ class _Edit:
     def check_used(self) -> None:
         if self.reached and not self.used:
             raise InputError(
-                f"The edit at {self.edit.site} changed nothing: its scope ({_words(self.edit.scope)}) selected no position "
-                "of any forward pass."
+                f"The edit at {self.edit.site} changed nothing: its scope ({describe(self.edit.scope)}) selected no "
+                "position of any forward pass."
             )
-
-
-def _words(scope: Scope) -> str:
-    parts = [name for name in ("prompt", "generated", "bos") if getattr(scope, name)]
-    if scope.window is not None:
-        parts.append(f"window {scope.window}")
-    if scope.exclude:
-        parts.append(f"without {list(scope.exclude)}")
-    return ", ".join(parts)
 
 
 def _hook(model: Model, site: Site, use: Callable[[Tensor], Tensor | None], *, first: bool) -> Any:
@@ -208,21 +199,6 @@ def _editor(
     return apply
 
 
-def selected(scope: Scope, now: Positions) -> Tensor:
-    """Which tokens [rows, seq] of this forward pass `scope` selects."""
-    mask = now.real & torch.where(now.generated, scope.generated, scope.prompt)
-    if not scope.bos:
-        mask = mask & ~now.bos
-    if scope.window is not None:
-        start, stop = scope.window
-        mask = mask & (now.absolute >= start)
-        if stop is not None:
-            mask = mask & (now.absolute < stop)
-    for position in scope.exclude:
-        mask = mask & (now.absolute != position)
-    return mask
-
-
 def _beams(rows: int, batch: int | None) -> int:
     if batch is None:
         return 1
@@ -250,8 +226,8 @@ def _checked(one: SiteEdit, h: Tensor, width: int) -> Tensor:
     delta = one.delta(h)
     if delta.shape != h.shape:
         raise InputError(
-            f"The edit at {one.site} has the wrong width: its change has shape {tuple(delta.shape)} where the residual has "
-            f"{tuple(h.shape)} (rows, tokens, width {width})."
+            f"The edit at {one.site} has the wrong width: its change has shape {tuple(delta.shape)} where the residual "
+            f"has {tuple(h.shape)} (rows, tokens, width {width})."
         )
     return delta.float()
 

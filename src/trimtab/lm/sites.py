@@ -10,22 +10,22 @@ from trimtab.spec import Site
 if TYPE_CHECKING:
     from torch import nn
 
-# config.model_type -> where the list of blocks may be, first match wins. Each block takes the stream as its first
+# config.model_type -> where the list of blocks is. Each block takes the stream as its first
 # argument and returns the stream after it, alone or as the first of a tuple.
-BLOCKS: dict[str, tuple[str, ...]] = {
-    "gpt2": ("transformer.h",),
-    "gpt_neo": ("transformer.h",),
-    "gpt_neox": ("gpt_neox.layers",),
-    "llama": ("model.layers",),
-    "mistral": ("model.layers",),
-    "qwen2": ("model.layers",),
-    "qwen3": ("model.layers",),
-    "gemma": ("model.layers",),
-    "gemma2": ("model.layers",),
-    "gemma3": ("model.language_model.layers",),
-    "gemma3_text": ("model.layers",),
-    "phi3": ("model.layers",),
-    "olmo2": ("model.layers",),
+BLOCKS: dict[str, str] = {
+    "gpt2": "transformer.h",
+    "gpt_neo": "transformer.h",
+    "gpt_neox": "gpt_neox.layers",
+    "llama": "model.layers",
+    "mistral": "model.layers",
+    "qwen2": "model.layers",
+    "qwen3": "model.layers",
+    "gemma": "model.layers",
+    "gemma2": "model.layers",
+    "gemma3": "model.language_model.layers",
+    "gemma3_text": "model.layers",
+    "phi3": "model.layers",
+    "olmo2": "model.layers",
 }
 
 
@@ -46,12 +46,10 @@ def layers(hf: nn.Module, blocks: str | None = None) -> tuple[nn.Module, ...]:
         return _at(hf, blocks, given=True)
     if kind not in BLOCKS:
         raise InputError(
-            f"The architecture {kind!r} is not known. Known: {', '.join(sorted(BLOCKS))}. For any other decoder, name its "
-            f"list of blocks by hand, such as open_model(..., blocks={_guess(hf)!r})."
+            f"The architecture {kind!r} is not known. Known: {', '.join(sorted(BLOCKS))}. For any other decoder, name "
+            f"its list of blocks by hand, such as open_model(..., blocks={_guess(hf)!r})."
         )
-    paths = BLOCKS[kind]
-    found = [path for path in paths if _find(hf, path) is not None]
-    return _at(hf, (found or paths)[0], given=False)
+    return _at(hf, BLOCKS[kind], given=False)
 
 
 def width(hf: nn.Module) -> int:
@@ -88,7 +86,7 @@ def _find(hf: nn.Module, path: str) -> nn.Module | None:
         module = getattr(module, name, None)
         if module is None:
             return None
-    return module  # type: ignore[no-any-return]
+    return module
 
 
 def _at(hf: nn.Module, path: str, *, given: bool) -> tuple[nn.Module, ...]:

@@ -38,7 +38,7 @@ def tiny_model(
     seed: int = 0,
     add_bos: bool = True,
 ) -> Model:
-    """A random float32 model of 2 heads on the CPU, the same one for the same arguments; its global seed is left alone."""
+    """A random float32 model of 2 heads on the CPU, the same one for the same arguments."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
