@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from trimtab.errors import UnsupportedError as UnsupportedError
     from trimtab.evidence.values import Evidence as Evidence
     from trimtab.evidence.verify import verify as verify
-    from trimtab.lm.load import Model as Model
     from trimtab.lm.load import open_model as open_model
+    from trimtab.lm.model import Model as Model
     from trimtab.sae.load import open_sae as open_sae
     from trimtab.sae.sae import SAE as SAE
     from trimtab.spec import Sampling as Sampling
@@ -42,7 +42,7 @@ _HOME = {
     "FileError": "trimtab.errors",
     "InputError": "trimtab.errors",
     "MismatchError": "trimtab.errors",
-    "Model": "trimtab.lm.load",
+    "Model": "trimtab.lm.model",
     "Recipe": "trimtab.steer.recipe",
     "Record": "trimtab.steer.generate",
     "SAE": "trimtab.sae.sae",

@@ -31,7 +31,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return seen
 
 
-OPTIONS = """--layer 1 --width 64 --architecture matryoshka --k 8 --sparsity 2 --tokens 100 --samples 300 --batch 10 --lr 0.01
+OPTIONS = """--layer 1 --width 64 --architecture matryoshka --k 8 --sparsity 2 --tokens 100 --samples 300 --batch 10
+    --lr 0.01
     --context 32 --field story --heldout c.txt --heldout d.txt --seed 4"""
 
 
