@@ -140,7 +140,12 @@ def _dataset(name: str, field: str, split: str) -> Iterator[tuple[str, str]]:
 
 
 def iter_contexts(
-    texts: Iterable[Text], encode: Callable[[list[str]], list[list[int]]], *, bos: int | None, length: int, shortest: int = 16
+    texts: Iterable[Text],
+    encode: Callable[[list[str]], list[list[int]]],
+    *,
+    bos: int | None,
+    length: int,
+    shortest: int = 16,
 ) -> Iterator[Context]:
     """Cut each text into pieces of at most `length` tokens, BOS first in each (where the model has one).
 
