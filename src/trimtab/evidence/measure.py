@@ -65,7 +65,7 @@ def read_texts(
         text = texts[place]
         generated = h[text.start - bos_length(model, text.token_ids) :].to(sae.device)
         found = []
-        for chunk in torch.split(generated, ENCODE_TOKENS):  # type: ignore[no-untyped-call]
+        for chunk in torch.split(generated, ENCODE_TOKENS):
             f = sae.encode(chunk) * norms
             sums[text.group] += f.double().sum(0).cpu()
             found.append(f[:, list(features)].cpu())
