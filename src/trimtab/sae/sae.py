@@ -83,6 +83,8 @@ class SAE:
 
     def to(self, device: str | torch.device) -> SAE:
         """The same SAE with its tensors on `device`."""
+        if torch.device(device) == self.device:
+            return self
         return _with_tensors(self, lambda _, tensor: tensor.to(device))
 
     def normalise(self, x: Tensor) -> tuple[Tensor, Scale]:
