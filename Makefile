@@ -19,7 +19,7 @@ check: $(VENV)/.installed-dev ## formatter, linter, types, import floors, genera
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/cli_docs.py --check
 
 setup: $(VENV)/.installed-dev ## prepare .venv and nothing else

@@ -14,14 +14,31 @@ if TYPE_CHECKING:
     from trimtab.steer.recipe import Recipe
 
 
-def out() -> Console:
-    """The console for results. Made at each call, so that it follows a redirected stdout."""
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+_WIDTH = 110  # where there is no terminal to ask, and in pictures
 
 
-def err() -> Console:
+def out(*, record: bool = False) -> Console:
+    """The console for results. Made at each call, so that it follows a redirected stdout.
+
+    Away from a terminal, long texts stay on one line each, so that other programs can read them.
+    """
+    seen = sys.stdout.isatty()
+    width = _WIDTH if record or not seen else None
+    return Console(soft_wrap=not (seen or record), highlight=False, record=record, width=width)
+
+
+def err(*, record: bool = False) -> Console:
     """The console for progress and messages."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, record=record, width=_WIDTH if record else None)
+
+
+def save_svg(console: Console, path: Path, title: str) -> None:
+    """Write everything that a recording console has shown as a picture."""
+    from trimtab.files import write_file
+
+    with write_file(path) as part:
+        part.write_text(console.export_svg(title=title), encoding="utf-8")
+    say(f"wrote {path}")
 
 
 def say(message: str) -> None:

@@ -11,30 +11,42 @@ from trimtab.cli.console import err
 
 
 class Bars:
-    """A context manager; `show` draws a stage's bar, a new one for a stage not seen before."""
+    """A context manager. `show` draws a stage's bar; `finish` leaves the bars as they are, so that text can follow."""
 
     def __init__(self) -> None:
-        columns = (
-            TextColumn("{task.description:<10}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        self._progress = Progress(*columns, console=err())
+        self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self.finish()
 
     def show(self, stage: str, done: float, total: float, note: str = "") -> None:
         """`done` of `total` of a stage is finished."""
+        if self._progress is None:
+            self._progress = _bars()
+            self._progress.start()
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, note="")
         self._progress.update(self._tasks[stage], completed=done, total=total, note=note)
+
+    def finish(self) -> None:
+        """Stop drawing; a later `show` starts new bars."""
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress, self._tasks = None, {}
+
+
+def _bars() -> Progress:
+    return Progress(
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=err(),
+    )

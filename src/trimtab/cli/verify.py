@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-from rich.text import Text
-
 from trimtab.cli import options as o
 from trimtab.cli.build import Wanted, make_recipe, open_pair, parse_features
 from trimtab.cli.console import out, save_recipe, say
@@ -89,7 +86,7 @@ def run(
     if as_json:
         print(evidence.to_json())
     else:
-        print_evidence(evidence)
+        _print(evidence)
 
 
 def _controls(given: list[str] | None) -> list[str]:
@@ -98,25 +95,13 @@ def _controls(given: list[str] | None) -> list[str]:
     return [] if given == ["none"] else given
 
 
-def print_evidence(evidence: Evidence) -> None:
-    """The verdict, its reasons, and the scores of every arm."""
-    console = out()
-    console.print(Text(evidence.verdict, style="bold"))
-    for reason in evidence.reasons:
-        console.print(Text(f"  {reason}"))
-    keys = {
-        "fires on": f"firing:{evidence.primary}",
-        "mean strength": f"mean:{evidence.primary}",
-        "nats per token": "log_likelihood",
-        "repeated": "repetition",
-    }
-    table = Table("", *keys, box=None, pad_edge=False)
-    for arm in evidence.arms:
-        means = [arm.scores[key].mean for key in keys.values()]
-        shares = ("fires on", "repeated")
-        cells = [
-            "" if mean is None else f"{mean:.1%}" if name in shares else f"{mean:.2f}"
-            for name, mean in zip(keys, means, strict=True)
-        ]
-        table.add_row(Text(arm.label), *cells)
-    console.print(table)
+def _print(evidence: Evidence) -> None:
+    from trimtab.report import terminal
+
+    console, data = out(), evidence.as_dict()
+    console.print(terminal.verdict(data))
+    console.print(terminal.table(data))
+    for sample in terminal.samples(data, per_prompt=1):
+        console.print(sample)
+    if evidence.made.samples > 1:
+        console.print("[dim]The first sample of each prompt; --html FILE writes all of them.[/dim]")
