@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.steer.edits import KEEP, added_change, dual, law, obey, projected_change
@@ -10,6 +10,7 @@ from trimtab.steer.edits import KEEP, added_change, dual, law, obey, projected_c
 numbers = st.floats(-1e4, 1e4, width=32)
 
 
+@settings(deadline=None)
 @given(f=numbers, value=numbers)
 def test_each_operation_is_what_its_name_says(f: float, value: float) -> None:
     expected = {
