@@ -84,6 +84,7 @@ class RowCache(Cache):  # type: ignore[misc]
 
     def insert(self, at: int, other: RowCache, rows: Sequence[int], length: int) -> None:
         """Copy the last `length` columns of the given rows of `other` to slots `at`, `at + 1`, ..."""
+        self.start = min(self.start, self.edge - length)
         index = torch.tensor(rows)
         for layer, source in zip(self.layers, other.layers, strict=True):
             if not layer.is_initialized:

@@ -28,7 +28,9 @@ class Head:
     def __init__(self, model: Model, rows: int) -> None:
         out = model.hf.get_output_embeddings()
         if not isinstance(out, torch.nn.Linear):
-            raise UnsupportedError(f"{model.name} has no linear output layer, which generation needs; use model.hf.generate.")
+            raise UnsupportedError(
+                f"{model.name} has no linear output layer, which generation needs; use model.hf.generate."
+            )
         self.weight, self.bias = out.weight, out.bias
         self.cap: float | None = getattr(text_config(model.hf), "final_logit_softcapping", None)
         self.words = self.weight.shape[0]

@@ -46,7 +46,8 @@ def blocks(values: Tensor, peaks: Tensor, mass: Tensor) -> None:
     """Fill `peaks` and `mass` [rows, n] from `values` [rows, n * 64]."""
     parts = values.view(len(values), -1, BLOCK)
     torch.amax(parts, -1, out=peaks)
-    torch.sum((parts - peaks[..., None]).exp_(), -1, out=mass)
+    # a block of nothing but -inf must have the mass -inf, not NaN
+    torch.sum((parts - peaks[..., None].clamp(min=torch.finfo(torch.float32).min)).exp_(), -1, out=mass)
     mass.log_().add_(peaks)
 
 
