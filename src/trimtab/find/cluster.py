@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trimtab.errors import InputError
 from trimtab.find.contrast import Activations
-from trimtab.find.lens import promoted, words
+from trimtab.lm.lens import promoted, words
 
 if TYPE_CHECKING:
     from trimtab.lm.load import Model

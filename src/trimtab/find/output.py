@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trimtab.find.lens import promoted, words
+from trimtab.lm.lens import promoted, words
 from trimtab.lm.residual import SiteEdit, edit, read
 from trimtab.spec import Scope
 
