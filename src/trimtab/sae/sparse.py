@@ -20,7 +20,7 @@ from torch.nn.functional import embedding_bag, linear
 # Candidates are all pre-activations above this share of the last batch's smallest kept one; among them the exact
 # top k * batch are taken. If too few pass, the whole matrix is searched, so the share changes the speed only.
 _CANDIDATE_SHARE = 0.75
-_GATHER_ROWS = 16_384
+_GATHER_ROWS = 1024
 
 
 class _SparseAutoencode(torch.autograd.Function):
