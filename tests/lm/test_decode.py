@@ -8,8 +8,8 @@ import torch
 from trimtab.errors import InputError
 from trimtab.lm.decode import Progress, Row, Written, decode
 from trimtab.lm.head import Head
-from trimtab.lm.load import Model
 from trimtab.lm.memory import bytes_per_row, rows_that_fit
+from trimtab.lm.model import Model
 from trimtab.lm.sampling import stream_key
 from trimtab.spec import Sampling
 from trimtab.steer.recipe import Recipe
@@ -172,7 +172,7 @@ def test_progress_counts_rows_and_tokens() -> None:
 def test_a_strength_that_breaks_the_model_is_refused() -> None:
     model = tiny_model("gpt2")
     steep = Recipe.vector(torch.ones(16), 1, 1e38) + Recipe.vector(torch.ones(16), 1, 3e38)
-    with pytest.raises(InputError, match="NaN or infinite|not finite"):
+    with pytest.raises(InputError, match=r"NaN or infinite|not finite"):
         decode(model, [row(model, "ab", recipe=steep)], batch_size=1)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trimtab.errors import InputError, MismatchError
-from trimtab.lm.load import Model
+from trimtab.lm.model import Model
 from trimtab.spec import Scope
 from trimtab.steer.generate import Record, generate
 from trimtab.steer.recipe import Recipe
@@ -64,7 +64,7 @@ def test_a_prompt_given_again_counts_as_further_samples(model: Model) -> None:
 
 
 def test_steered_and_unsteered_texts_share_their_noise(model: Model) -> None:
-    """A strength too small to matter changes no token; the same prompt twice, steered and not, is one sample of each."""
+    """A strength too small to matter changes no token; one prompt, steered and not, is one sample of each."""
     faint = Recipe.vector(direction(), 1, 1e-7)
     records = generate(model, ["ab", "ab"], [None, faint], samples=4, max_new_tokens=10)
     assert tokens(records[:4]) == tokens(records[4:])

@@ -1,10 +1,10 @@
 """The key-value cache of a batch whose rows come and go: laid out once, never grown.
 
-Every row ends at the same column, the *edge*, and starts as far before it as it is long (left padding). So a step writes
-one column for all rows; a row that enters is copied in so that it ends at the edge; a row that leaves is replaced by
-the last one; and when the edge reaches the end of the buffer everything moves back to its start, which happens
-rarely. Attention sees only the columns back to the longest row's start. All layers keep all columns: the windows of
-sliding layers are a matter of transformers' masks, which see the columns in their order.
+Every row ends at the same column, the *edge*, and starts as far before it as it is long (left padding). So a step
+writes one column for all rows; a row that enters is copied in so that it ends at the edge; a row that leaves is
+replaced by the last one; and when the edge reaches the end of the buffer everything moves back to its start, which
+happens rarely. Attention sees only the columns back to the longest row's start. All layers keep all columns: the
+windows of sliding layers are a matter of transformers' masks, which see the columns in their order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 
-class Layer(CacheLayerMixin):
+class Layer(CacheLayerMixin):  # type: ignore[misc]
     """Keys and values [slots, heads, columns, width] of one layer; what it is asked comes from its `RowCache`."""
 
     is_sliding = False
@@ -27,6 +27,7 @@ class Layer(CacheLayerMixin):
         self.owner = owner
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Lay the buffers out, once the first keys and values tell their shapes."""
         # zeros, not what memory holds: a masked NaN is still a NaN after attention
         self.keys, self.values = (
             part.new_zeros(self.owner.slots, part.shape[1], self.owner.columns, part.shape[3])
@@ -45,12 +46,15 @@ class Layer(CacheLayerMixin):
         return self.keys[:rows, :, start : edge + new], self.values[:rows, :, start : edge + new]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Columns that the new tokens may look at, and the first of them."""
         return self.get_seq_length() + query_length, 0
 
     def get_seq_length(self) -> int:
+        """Columns in use before the new tokens."""
         return self.owner.edge - self.owner.start
 
     def get_max_length(self) -> int:
+        """Columns of the buffer."""
         return self.owner.columns
 
 

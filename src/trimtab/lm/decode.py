@@ -17,12 +17,13 @@ from torch import Tensor
 
 from trimtab.lm.cache import RowCache
 from trimtab.lm.head import Head
+from trimtab.lm.packed import packed_layers
 from trimtab.lm.residual import Positions, SiteEdit, edit
 from trimtab.lm.sampling import draw, uniforms
 from trimtab.spec import Sampling
 
 if TYPE_CHECKING:
-    from trimtab.lm.load import Model, Steering
+    from trimtab.lm.model import Model, Steering
 
 _PREFILL_TOKENS = 4096
 _SLACK = 64
@@ -30,7 +31,7 @@ _SLACK = 64
 
 @dataclass(frozen=True)
 class Row:
-    """One text to write: prompt ids, the key of its random stream, how to draw, and what to edit (hashable, or None)."""
+    """One text to write: prompt ids, key of its random stream, how to draw, and what to edit (hashable, or None)."""
 
     prompt: tuple[int, ...]
     key: int
@@ -48,7 +49,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: finished rows of all rows, tokens written, the most that are left, and seconds since the start."""
+    """How far a run is: rows done of all, tokens written, the most that are left, and seconds since the start."""
 
     done: int
     rows: int
@@ -81,10 +82,11 @@ def decode(
         return []
     batch = _Batch(model, rows, min(batch_size, len(rows)), frozenset(stops))
     began = time.monotonic()
-    while batch.active or batch.waiting:
-        batch.step()
-        if progress is not None:
-            progress(batch.progress(time.monotonic() - began))
+    with packed_layers(model):
+        while batch.active or batch.waiting:
+            batch.step()
+            if progress is not None:
+                progress(batch.progress(time.monotonic() - began))
     return [batch.written(row) for row in range(len(rows))]
 
 
@@ -169,10 +171,12 @@ class _Batch:
         return tokens[-1] in self.stops or len(tokens) >= self.rows[row].sampling.max_new_tokens
 
     def written(self, row: int) -> Written:
+        """The result of a row that has finished."""
         tokens = self.tokens[row]
         return Written(tuple(tokens), "eos" if tokens[-1] in self.stops else "length")
 
     def progress(self, seconds: float) -> Progress:
+        """How far the run is."""
         under_way = self.active + self.waiting
         left = sum(self.rows[row].sampling.max_new_tokens - len(self.tokens[row]) for row in under_way)
         tokens = sum(map(len, self.tokens))

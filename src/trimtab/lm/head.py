@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from trimtab.errors import UnsupportedError
+from trimtab.lm.packed import can_pack, pack, product
 from trimtab.lm.sampling import BLOCK, Logits, blocks
 from trimtab.lm.sites import text_config
 
 if TYPE_CHECKING:
-    from trimtab.lm.load import Model
+    from trimtab.lm.model import Model
 
-_PIECE_BYTES = 1 << 20
+_PIECE = 4096
 
 
 class Head:
@@ -32,24 +33,29 @@ class Head:
                 f"{model.name} has no linear output layer, which generation needs; use model.hf.generate."
             )
         self.weight, self.bias = out.weight, out.bias
+        self.piece = _PIECE if self.weight.device.type == "cpu" else -(-len(self.weight) // BLOCK) * BLOCK
+        self.packed = pack(out, self.piece) if can_pack(model) else None
         self.cap: float | None = getattr(text_config(model.hf), "final_logit_softcapping", None)
         self.words = self.weight.shape[0]
         n = -(-self.words // BLOCK)
-        empty = {"dtype": torch.float32, "device": self.weight.device}
-        self.values = torch.full((rows, n * BLOCK), -torch.inf, **empty)
-        self.peaks, self.mass = torch.empty(2, rows, n, **empty)
+        device = self.weight.device
+        self.values = torch.full((rows, n * BLOCK), -torch.inf, dtype=torch.float32, device=device)
+        self.peaks, self.mass = torch.empty(2, rows, n, dtype=torch.float32, device=device)
 
     def __call__(self, hidden: Tensor, temperature: Tensor | None) -> Logits:
         """Logits of `hidden` [rows, d], divided by `temperature` [rows, 1] if given."""
         rows = len(hidden)
         size = self.values.shape[1]
-        piece = size if hidden.is_cuda else max(1024, _PIECE_BYTES // (4 * rows) // BLOCK * BLOCK)
         values, peaks, mass = self.values[:rows], self.peaks[:rows], self.mass[:rows]
         hidden = hidden.to(self.weight.dtype)
-        for start in range(0, size, piece):
-            stop = min(start + piece, size)
+        for i, start in enumerate(range(0, size, self.piece)):
+            stop = min(start + self.piece, size)
             span = slice(start, min(stop, self.words))
-            new = linear(hidden, self.weight[span], None if self.bias is None else self.bias[span]).float()
+            bias = None if self.bias is None else self.bias[span]
+            if self.packed is not None:
+                new = product(hidden, self.packed[i], bias).float()
+            else:
+                new = linear(hidden, self.weight[span], bias).float()
             if self.cap is not None:
                 new = torch.tanh(new / self.cap) * self.cap
             if temperature is not None:

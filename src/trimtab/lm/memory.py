@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from trimtab.lm.sites import text_config
 
 if TYPE_CHECKING:
-    from trimtab.lm.load import Model
+    from trimtab.lm.model import Model
 
-# Beyond these, a step takes as much longer as there are more rows: the arithmetic is the limit.
-MOST_ROWS = {"cpu": 128, "cuda": 512}
+# Beyond this, a step takes as much longer as there are more rows: the arithmetic is the limit.
+MOST_ROWS = 128
 
 
 def rows_that_fit(model: Model, longest: int, limit: int | None = None) -> int:
-    """Rows of up to `longest` tokens that fit in `limit` bytes (None: half of the free memory), from 1 to 128 (CUDA: 512)."""
+    """How many rows of up to `longest` tokens fit in `limit` bytes (None: half of the free memory), 128 at most."""
     limit = free_bytes(model) // 2 if limit is None else limit
-    return max(1, min(MOST_ROWS.get(model.device.type, 128), limit // bytes_per_row(model, longest)))
+    return max(1, min(MOST_ROWS, limit // bytes_per_row(model, longest)))
 
 
 def bytes_per_row(model: Model, longest: int) -> int:
@@ -27,7 +27,8 @@ def bytes_per_row(model: Model, longest: int) -> int:
     heads = config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     head_dim = getattr(config, "head_dim", None) or model.d_model // heads
-    return longest * model.n_layers * 2 * kv_heads * head_dim * model.dtype.itemsize + 8 * int(config.vocab_size)
+    cache = longest * model.n_layers * 2 * kv_heads * head_dim * model.dtype.itemsize
+    return int(cache) + 8 * int(config.vocab_size)
 
 
 def free_bytes(model: Model) -> int:

@@ -33,8 +33,8 @@ BLOCK = 64
 class Logits:
     """Logits, divided by the temperature, of the next token.
 
-    `values` [rows, words], float32, padded with -inf to a whole number of blocks; `peaks` and `mass` [rows, blocks]: each
-    block's maximum and log-sum-exp.
+    `values` [rows, words], float32, padded with -inf to a whole number of blocks; `peaks` and `mass` [rows, blocks]:
+    each block's maximum and log-sum-exp.
     """
 
     values: Tensor
@@ -114,7 +114,7 @@ def _refuse_broken(logits: Logits) -> None:
     if not bool(torch.isfinite(best).all()):
         row = int((~torch.isfinite(best)).nonzero()[0])
         raise InputError(
-            f"The model's logits are not finite in row {row} (NaN or infinity): a strength is too large for the model's dtype."
+            f"The model's logits are not finite in row {row} (NaN or infinity): a strength is too large for its dtype."
         )
 
 

@@ -12,7 +12,7 @@ from trimtab.spec import Sampling, Scope
 
 if TYPE_CHECKING:
     from trimtab.lm.decode import Progress, Row
-    from trimtab.lm.load import Model
+    from trimtab.lm.model import Model
     from trimtab.steer.recipe import Recipe
 
 
@@ -75,7 +75,7 @@ def generate(
     if not isinstance(seed, int):
         raise InputError(f"seed must be a whole number, not {seed!r}.")
     plan = _plan(model, texts, recipes, samples, sampling, seed)
-    rows = [row for _, _, row in plan]
+    rows = [row for *_, row in plan]
     if batch_size is None:
         longest = max((len(row.prompt) + max_new_tokens for row in rows), default=1)
         batch_size = rows_that_fit(model, longest)
@@ -88,12 +88,12 @@ def generate(
             text=model.decode(one.tokens),
             token_ids=row.prompt + one.tokens,
             generated_from=len(row.prompt),
-            recipe=row.recipe,
+            recipe=given,
             seed=seed,
             sample=sample,
             finished=one.finished,
         )
-        for (text, sample, row), one in zip(plan, written, strict=True)
+        for (text, sample, given, row), one in zip(plan, written, strict=True)
     ]
 
 
@@ -107,8 +107,8 @@ def _one_per_prompt(recipe: Recipe | Sequence[Recipe | None] | None, n: int) -> 
 
 def _plan(
     model: Model, texts: list[str], recipes: list[Recipe | None], samples: int, sampling: Sampling, seed: int
-) -> list[tuple[str, int, Row]]:
-    """(prompt, sample number, row) of every text to write."""
+) -> list[tuple[str, int, Recipe | None, Row]]:
+    """(prompt, sample number, recipe, row) of every text to write."""
     from trimtab.lm.decode import Row
     from trimtab.lm.sampling import stream_key
 
@@ -123,7 +123,7 @@ def _plan(
         first = given[text, recipe] * samples
         given[text, recipe] += 1
         for sample in range(first, first + samples):
-            plan.append((text, sample, Row(ids, stream_key(seed, text, sample), sampling, recipe)))
+            plan.append((text, sample, recipe, Row(ids, stream_key(seed, text, sample), sampling, recipe)))
     return plan
 
 
