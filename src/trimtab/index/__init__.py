@@ -1,0 +1,1 @@
+"""What each feature fires on: one pass over a corpus, stored as Parquet, and everything that is read from it."""

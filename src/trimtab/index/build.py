@@ -1,0 +1,162 @@
+"""One pass over texts -> an index of every feature: examples, histograms, tokens, partners, sources.
+
+A window of contexts is the unit of work. What is known after each window is a pure function of the windows before it,
+so the state can be saved at any time: a killed build goes on from the last save and ends with the same bytes. Exact
+duplicates among the texts, BOS and attention sinks are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtab.errors import InputError, MismatchError
+from trimtab.files import write_json
+from trimtab.index.sample import BINS, LOWEST
+from trimtab.index.state import IndexSpec, State
+from trimtab.index.store import FORMAT, Index, open_index
+from trimtab.lm.texts import Context, iter_contexts, iter_texts
+from trimtab.sae.activations import Progress
+
+if TYPE_CHECKING:
+    from trimtab.lm.model import Model
+    from trimtab.sae.sae import SAE
+
+__all__ = ["IndexSpec", "build"]
+
+_STATE = "state.safetensors"
+_SAMPLE = 1 << 20  # bytes of each end of a file that stand for its content
+
+
+def build(
+    model: Model,
+    sae: SAE,
+    texts: Sequence[str],
+    folder: str | Path,
+    spec: IndexSpec | None = None,
+    *,
+    progress: Callable[[Progress], None] = lambda _: None,
+    save_every: float = 60.0,
+) -> Index:
+    """Index the features of `sae` over `texts` (files or dataset names) into `folder`, and open it.
+
+    Stops after the first window that brings the tokens kept to `spec.tokens` (None: all texts). Call again with the
+    same arguments to go on after an interruption; the state is saved every `save_every` seconds. Raises
+    `MismatchError` when the folder holds an index of something else, `InputError` when there is nothing to read.
+    """
+    spec, folder = spec or IndexSpec(), Path(folder)
+    if model.context is not None and spec.context > model.context:
+        raise InputError(f"{model.name} reads at most {model.context} tokens at once, not {spec.context}.")
+    about = _about(model, sae, texts, spec)
+    if (folder / "index.json").is_file():
+        found = open_index(folder)
+        _same(about, found.about, folder)
+        (folder / _STATE).unlink(missing_ok=True)
+        return found
+    vocabulary = int(model.hf.get_input_embeddings().weight.shape[0])
+    state = State(spec, sae.d_sae, vocabulary)
+    if (folder / _STATE).is_file():
+        _same(about, state.restore(folder / _STATE), folder)
+    _run(model, sae, texts, state, progress, save_every, lambda: state.save(folder / _STATE, about))
+    if not state.tokens:
+        raise InputError("The texts hold nothing to read: every text is shorter than 16 tokens.")
+    _finish(model, state, folder, about)
+    return open_index(folder)
+
+
+def _run(
+    model: Model,
+    sae: SAE,
+    texts: Sequence[str],
+    state: State,
+    progress: Callable[[Progress], None],
+    save_every: float,
+    save: Callable[[], None],
+) -> None:
+    from trimtab.index.events import events
+
+    spec = state.spec
+    wanted = spec.tokens or 0
+    if wanted and state.tokens >= wanted:
+        return
+    started = saved = time.monotonic()
+    before = state.tokens
+    for window in _windows(model, texts, spec, skip=state.contexts):
+        found, state.limit = events(model, sae, window, state.contexts, state.limit)
+        state.add(found)
+        now = time.monotonic()
+        if now - saved >= save_every:
+            save()
+            saved = time.monotonic()
+        progress(Progress("index", state.tokens, wanted, "tokens", (state.tokens - before) / max(1e-9, now - started)))
+        if wanted and state.tokens >= wanted:
+            break
+
+
+def _windows(model: Model, texts: Sequence[str], spec: IndexSpec, skip: int) -> Iterator[list[Context]]:
+    stream = iter_contexts(
+        iter_texts(texts, field=spec.field),
+        lambda batch: model.tokenizer(batch, add_special_tokens=False)["input_ids"],
+        bos=model.bos_id,
+        length=spec.context,
+    )
+    stream = islice(stream, skip, None)
+    while window := list(islice(stream, spec.window)):
+        yield window
+
+
+def _finish(model: Model, state: State, folder: Path, about: dict[str, Any]) -> None:
+    from trimtab.index.tables import write_tables
+
+    texts = model.tokenizer.batch_decode([[i] for i in range(state.vocabulary)], clean_up_tokenization_spaces=False)
+    write_tables(state, folder, texts)
+    source_tokens = state.arrays["source_tokens"].tolist()
+    about = {
+        **about,
+        "tokens": state.tokens,
+        "contexts": state.contexts,
+        "sources": dict(zip(state.sources, source_tokens, strict=True)),
+        "sink_limit": state.limit,
+        "histogram": {"scale": "2^(first + bin / 4)", "first": LOWEST, "bins": BINS},
+    }
+    write_json(folder / "index.json", about)
+    (folder / _STATE).unlink(missing_ok=True)
+
+
+def _about(model: Model, sae: SAE, texts: Sequence[str], spec: IndexSpec) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "model": model.name,
+        "model_fingerprint": model.fingerprint,
+        "sae": sae.name,
+        "sae_fingerprint": sae.fingerprint,
+        "site": str(sae.site),
+        "features": sae.d_sae,
+        "texts": [_digest(text) for text in texts],
+        "spec": spec.model_dump(),
+    }
+
+
+def _digest(text: str) -> dict[str, Any]:
+    """What identifies a source of texts: a file by its size and its first and last megabyte, a dataset by its name."""
+    path = Path(text)
+    if not path.is_file():
+        return {"name": text}
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(_SAMPLE))
+        file.seek(max(0, size - _SAMPLE))
+        digest.update(file.read(_SAMPLE))
+    return {"name": path.name, "bytes": size, "sha256_of_ends": digest.hexdigest()}
+
+
+def _same(now: dict[str, Any], there: dict[str, Any], folder: Path) -> None:
+    changed = [f"{key}: {there.get(key)} there, {value} now" for key, value in now.items() if there.get(key) != value]
+    if changed:
+        raise MismatchError(
+            f"{folder} holds another index ({'; '.join(changed)}). Choose another folder, or delete that one."
+        )

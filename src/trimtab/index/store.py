@@ -1,0 +1,251 @@
+"""An index on disk, opened lazily: what one feature needs is read when it is asked for.
+
+    index.json            what was indexed and how; written last, so a folder without it is unfinished
+    features/*.parquet    a row a feature: count, density, mean (over firing tokens), max, first_bin, histogram,
+                          words_error, partners_error
+    examples/*.parquet    feature, kind (top, random, band), low and high (of the band), rank, value, source, document,
+                          context, position, at (the token of the example that fires so), tokens, values
+    words/*.parquet       feature, token, count: the tokens it fires on; a true count is at most words_error larger
+    partners/*.parquet    feature, other, count: among the strongest of the same token; as above, partners_error
+    sources/*.parquet     feature, source, count
+    tokens.parquet        token, text, seen: how often each token was read
+    lens/*.parquet        written by `trimtab.index.lens`
+    labels.parquet        written by `trimtab.index.labels`
+
+Rows are in order of `feature`, 4,096 features to a file and 4,096 rows to a row group, so DuckDB reads one or two row
+groups of a table for a feature. bin i of a histogram holds activations from 2^(-20 + i / 4) to 2^(-20 + (i + 1) / 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtab.errors import FileError, InputError, MismatchError
+from trimtab.files import read_json
+
+if TYPE_CHECKING:
+    import duckdb
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Example:
+    """Tokens of a text and a feature's activation on each; `at` is the token that it was chosen for."""
+
+    kind: str  # top, random or band
+    low: float | None  # edges of the band
+    high: float | None
+    value: float
+    source: str
+    document: int
+    context: int
+    position: int
+    at: int
+    ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Word:
+    """A token that a feature fires on: how often it did, and how often the token was read."""
+
+    token: int
+    text: str
+    count: int
+    seen: int
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a feature was called, by which method, and how well that was found to tell where it fires (0.5: chance)."""
+
+    text: str
+    method: str
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Lens:
+    """What a feature's decoder row points at. Tokens with their logits; neighbours with their cosines."""
+
+    promoted: tuple[tuple[str, float], ...]
+    suppressed: tuple[tuple[str, float], ...]
+    neighbours: tuple[tuple[int, float], ...]
+    reads_writes: str
+    output_score: float | None
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Everything that an index knows of one feature. `histogram`: (lower edge, upper edge, tokens)."""
+
+    index: int
+    count: int
+    density: float
+    mean: float
+    max: float
+    histogram: tuple[tuple[float, float, int], ...]
+    words: tuple[Word, ...]
+    words_error: int
+    partners: tuple[tuple[int, int], ...]
+    partners_error: int
+    sources: tuple[tuple[str, int], ...]
+    examples: tuple[Example, ...]
+    lens: Lens | None
+    labels: tuple[Label, ...]
+
+
+@dataclass(frozen=True)
+class Index:
+    """An opened index. `query` sees the tables under their names."""
+
+    folder: Path
+    about: dict[str, Any]
+
+    @property
+    def features(self) -> int:
+        """Number of features of the SAE."""
+        return int(self.about["features"])
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens that the index was made of."""
+        return int(self.about["tokens"])
+
+    @cached_property
+    def _database(self) -> duckdb.DuckDBPyConnection:
+        import duckdb
+
+        database = duckdb.connect(":memory:")
+        for name in ("features", "examples", "words", "partners", "sources", "lens"):
+            if (self.folder / name).is_dir():
+                database.sql(f"create view {name} as from read_parquet('{_quoted(self.folder / name)}/*.parquet')")
+        for name in ("tokens", "labels"):
+            if (self.folder / f"{name}.parquet").is_file():
+                database.sql(f"create view {name} as from read_parquet('{_quoted(self.folder / name)}.parquet')")
+        return database
+
+    def has(self, table: str) -> bool:
+        """Whether the index has this table (`lens` and `labels` are added later)."""
+        return (self.folder / table).is_dir() or (self.folder / f"{table}.parquet").is_file()
+
+    def query(self, sql: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """The rows of a DuckDB query over the tables, in a stable order if the query has one."""
+        found = self._database.execute(sql, list(values))
+        names = [column[0] for column in found.description]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+    def texts(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token id."""
+        return [self._texts[i] for i in ids]
+
+    @cached_property
+    def _texts(self) -> dict[int, str]:
+        return {row["token"]: row["text"] for row in self.query("from tokens select token, text")}
+
+    def check(self, index: int) -> int:
+        """`index` if it is one of the features, else `InputError`."""
+        if not 0 <= index < self.features:
+            raise InputError(f"Feature {index} is out of range: this index has features 0 to {self.features - 1}.")
+        return index
+
+    def feature(self, index: int) -> Feature:
+        """Everything about one feature; examples strongest first, then random ones, then bands from weak to strong."""
+        self.check(index)
+        row = self.query("from features where feature = ?", [index])[0]
+        return Feature(
+            index=index,
+            **{name: row[name] for name in ("count", "density", "mean", "max", "words_error", "partners_error")},
+            histogram=tuple(
+                (2 ** (-20 + i / 4), 2 ** (-20 + (i + 1) / 4), n) for i, n in enumerate(row["histogram"], row["first_bin"])
+            ),
+            words=self.words(index),
+            partners=tuple(
+                (r["other"], r["count"])
+                for r in self.query("from partners where feature = ? order by count desc, other limit 20", [index])
+            ),
+            sources=tuple(
+                (r["source"], r["count"])
+                for r in self.query("from sources where feature = ? order by count desc, source", [index])
+            ),
+            examples=tuple(self.examples([index])[index]),
+            lens=self.lens(index),
+            labels=self.labels([index]).get(index, ()),
+        )
+
+    def words(self, index: int, most: int = 20) -> tuple[Word, ...]:
+        """The tokens that a feature fires on most."""
+        rows = self.query(
+            "select token, text, count, seen from words join tokens using (token) where feature = ? "
+            "order by count desc, token limit ?",
+            [index, most],
+        )
+        return tuple(Word(**row) for row in rows)
+
+    def examples(self, features: Sequence[int]) -> dict[int, list[Example]]:
+        """The examples of each of `features`."""
+        marks = ", ".join("?" * len(features))
+        rows = self.query(
+            f"from examples where feature in ({marks}) order by feature, "
+            "case kind when 'top' then 0 when 'random' then 1 else 2 end, low, rank",
+            features,
+        )
+        found: dict[int, list[Example]] = {feature: [] for feature in features}
+        for row in rows:
+            ids = tuple(row.pop("tokens"))
+            del row["rank"]
+            values = tuple(row.pop("values"))
+            found[row.pop("feature")].append(Example(**row, ids=ids, tokens=tuple(self.texts(ids)), values=values))
+        return found
+
+    def lens(self, index: int) -> Lens | None:
+        """What the feature's decoder row points at, if the index has it."""
+        if not self.has("lens"):
+            return None
+        row = self.query("from lens where feature = ?", [index])[0]
+        pairs = {
+            name: tuple(zip(row[name], row[f"{name}_values"], strict=True))
+            for name in ("promoted", "suppressed", "neighbours")
+        }
+        return Lens(**pairs, reads_writes=row["reads_writes"], output_score=row["output_score"])
+
+    def labels(self, features: Sequence[int] | None = None) -> dict[int, tuple[Label, ...]]:
+        """The labels of some features (None: all), best score first."""
+        if not self.has("labels"):
+            return {}
+        where = "" if features is None else f"where feature in ({', '.join('?' * len(features))})"
+        rows = self.query(f"from labels {where} order by feature, score desc nulls last, method", features or ())
+        found: dict[int, tuple[Label, ...]] = {}
+        for row in rows:
+            found[row["feature"]] = (*found.get(row["feature"], ()), Label(row["label"], row["method"], row["score"]))
+        return found
+
+
+def open_index(folder: str | Path) -> Index:
+    """Open an index; raises `FileError` when the folder is not a finished one."""
+    folder = Path(folder)
+    if not (folder / "index.json").is_file():
+        more = "it holds an unfinished build; run the same command again" if any(folder.glob("state.*")) else (
+            "`trimtab index build` makes one"
+        )  # fmt: skip
+        raise FileError(f"{folder} is not an index: {more}.")
+    about = read_json(folder / "index.json")
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise FileError(f"{folder} is an index of another format; this version reads format {FORMAT}.")
+    return Index(folder, about)
+
+
+def check_belongs(index: Index, fingerprint: str, name: str) -> None:
+    """`MismatchError` unless the index was made with the SAE of this fingerprint."""
+    if index.about["sae_fingerprint"] != fingerprint:
+        raise MismatchError(f"The index was made with the SAE {index.about['sae']!r}, not with {name!r}.")
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

@@ -1,0 +1,123 @@
+"""The finished state as Parquet parts. The layout is documented in `trimtab.index.store`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trimtab.files import write_file
+from trimtab.index.sample import BINS, GROUPS, KINDS, LOWEST, rank
+from trimtab.index.state import State
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FEATURES_PER_PART = 4096
+_ROWS_PER_GROUP = 4096  # what is read from disk for one feature
+
+
+def write_tables(state: State, folder: Path, texts: Sequence[str]) -> None:
+    """Every table of a finished build. `texts` holds the text of each token of the vocabulary."""
+    state.fold()
+    a = state.arrays
+    write_parts(folder, "features", _features(state))
+    write_parts(folder, "examples", _examples(state))
+    for name, tally, column in (("words", state.words, "token"), ("partners", state.partners, "other")):
+        feature, item, count = tally.table()
+        write_parts(folder, name, {"feature": feature, column: item.astype(np.int32), "count": count})
+    source, feature = np.nonzero(a["source_count"])
+    order = np.lexsort((source, feature))
+    source, feature = source[order], feature[order]
+    names = np.array(state.sources, dtype=object)
+    shares = {"feature": feature, "source": names[source], "count": a["source_count"][source, feature]}
+    write_parts(folder, "sources", shares)
+    shown = np.zeros(state.vocabulary, dtype=bool)
+    shown[state.examples.tokens[state.examples.tokens >= 0]] = True
+    used = np.flatnonzero(shown | (a["seen"] > 0))
+    rows = {"token": used.astype(np.int32), "text": [texts[i] for i in used], "seen": a["seen"][used]}
+    _write(folder / "tokens.parquet", rows)
+
+
+def _features(state: State) -> dict[str, Any]:
+    a = state.arrays
+    fired = a["count"] > 0
+    histogram = a["histogram"]
+    first = np.where(fired, (histogram > 0).argmax(1), 0)
+    stop = np.where(fired, BINS - (histogram[:, ::-1] > 0).argmax(1), 0)
+    inside = (np.arange(BINS) >= first[:, None]) & (np.arange(BINS) < stop[:, None])
+    return {
+        "feature": np.arange(state.features),
+        "count": a["count"],
+        "density": a["count"] / max(1, state.tokens),
+        "mean": a["total"] / np.maximum(1, a["count"]),
+        "max": a["largest"],
+        "first_bin": first.astype(np.int16),
+        "histogram": _lists(histogram[inside], stop - first),
+        "words_error": state.words.error,
+        "partners_error": state.partners.error,
+    }
+
+
+def _examples(state: State) -> dict[str, Any]:
+    import pyarrow as pa
+
+    x = state.examples
+    slot = x.group % GROUPS
+    inside = x.tokens >= 0
+    length = inside.sum(1)
+    names = pa.array(KINDS)
+    kind = pa.DictionaryArray.from_arrays(pa.array(np.minimum(slot, 2).astype(np.int8)), names)
+    source = pa.DictionaryArray.from_arrays(pa.array(x.source), pa.array(state.sources or [""]))
+    octave = LOWEST + (slot - 2) / 2
+    banded = slot >= 2
+    return {
+        "feature": x.group // GROUPS,
+        "kind": kind,
+        "low": pa.array(np.exp2(octave).astype(np.float32), mask=~banded),
+        "high": pa.array(np.exp2(octave + 0.5).astype(np.float32), mask=~banded),
+        "rank": rank(x.group).astype(np.int16),
+        "value": x.value,
+        "source": source,
+        "document": x.document,
+        "context": x.context,
+        "position": x.position,
+        "at": (state.spec.before - inside.argmax(1)).astype(np.int16),
+        "tokens": _lists(x.tokens[inside], length),
+        "values": _lists(x.values[inside], length),
+    }
+
+
+def _lists(flat: np.ndarray, lengths: np.ndarray) -> pa.Array:
+    import pyarrow as pa
+
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))
+
+
+def write_parts(folder: Path, name: str, columns: Mapping[str, Any]) -> None:
+    """A table in order of its `feature` column (int32 on disk), one file for every 4,096 features."""
+    import pyarrow as pa
+
+    feature = np.asarray(columns["feature"])
+    table = pa.table({**columns, "feature": pa.array(feature.astype(np.int32))})
+    last = int(feature[-1]) // FEATURES_PER_PART if len(feature) else 0
+    edges = np.searchsorted(feature, np.arange(last + 2) * FEATURES_PER_PART)
+    for part, (begin, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        _write(folder / name / f"{part:05d}.parquet", table.slice(begin, end - begin))
+
+
+def _write(path: Path, table: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = table if isinstance(table, pa.Table) else pa.table(table)
+    with write_file(path) as part:
+        pq.write_table(table, part, compression="zstd", row_group_size=_ROWS_PER_GROUP)
+
+
+def write_table(path: Path, columns: Mapping[str, Any]) -> None:
+    """One Parquet file, atomically."""
+    _write(path, dict(columns))
