@@ -53,6 +53,9 @@ Heldout = Annotated[
     list[str] | None,
     typer.Option("--heldout", metavar="TEXTS", help="Unseen texts for the card's numbers; may be given several times."),
 ]
+SaveDtype = Annotated[
+    Literal["float32", "bfloat16"], typer.Option("--save-dtype", help="How the two weight matrices are stored.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out where it stopped.")]
 
 
@@ -71,6 +74,7 @@ def run(
     lr: LearningRate = 7e-4,
     context: Context = 128,
     field: Field = "text",
+    save_dtype: SaveDtype = "float32",
     heldout: Heldout = None,
     resume: Resume = False,
     device: o.Device = None,
@@ -100,6 +104,7 @@ def run(
             "lr": lr,
             "context": context,
             "field": field,
+            "save_dtype": save_dtype,
             "seed": seed,
         }
     )
