@@ -102,7 +102,7 @@ def text_likelihoods(model: Model, contrast: ContrastSet, vectors: dict[Site, Te
     ids = [model.encode(text) for text in (*contrast.positive, *contrast.negative)]
     result = torch.zeros(len(ids))
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    for rows in _groups([len(ids[i]) for i in order]):
+    for rows in token_groups([len(ids[i]) for i in order]):
         mine = [order[i] for i in rows]
         log_probs, tokens, real = _log_probs(model, [ids[i] for i in mine], vectors or {})
         scored = real[:, 1:]
@@ -153,10 +153,10 @@ def _first_guess(model: Model, vectors: dict[Site, Tensor], ids: list[list[int]]
 
 
 def _parts(ids: list[list[int]]) -> list[list[list[int]]]:
-    return [[ids[i] for i in rows] for rows in _groups([len(row) for row in ids])]
+    return [[ids[i] for i in rows] for rows in token_groups([len(row) for row in ids])]
 
 
-def _groups(lengths: list[int]) -> list[list[int]]:
+def token_groups(lengths: list[int]) -> list[list[int]]:
     """Consecutive indices, cut so that longest times count stays within `TOKENS_PER_BATCH`."""
     groups: list[list[int]] = [[]]
     for i, _ in enumerate(lengths):

@@ -177,11 +177,14 @@ def _regression(solve: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, floa
 
 
 def _fgaa_task(task: Task) -> Task:
-    """The features that FGAA keeps: not dense (over 1 % of tokens), not of BOS, the 32 of largest latent difference."""
+    """The features that FGAA keeps: not dense (over 1 % of tokens), the 32 of largest latent difference.
+
+    Its filter for features of BOS is not needed, since BOS is never pooled.
+    """
     acts = task.acts
     difference = torch.from_numpy(np.asarray(acts.positive.latents.mean(0) - acts.negative.latents.mean(0)).ravel())
     density = acts.density if task.sae.density is None else task.sae.density.cpu()
-    difference[(density > FGAA_DENSITY) | (acts.odd_peak > 10 * acts.peak)] = 0
+    difference[density > FGAA_DENSITY] = 0
     best = difference.topk(min(32, len(difference)))
     kept = best.indices[best.values > 0].tolist()
     return Task(acts, task.sae, tuple(kept), (1,) * len(kept), task.paired)

@@ -1,7 +1,8 @@
 """Which features a contrast switches on, and which of those move the output.
 
-Each feature gets two scores that rarely coincide: an input score (does it fire on the positive texts and not on the
-negative ones, on train and again on held-out texts?) and an output score (does adding it make the model say so?).
+Each feature gets scores that rarely coincide: the input side (does it fire on the positive texts and not on the
+negative ones, on train and again on held-out texts?) and two of the output side (does amplifying it make the model say
+what its decoder row promotes? does adding it make held-out positive texts likelier than negative ones?).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from trimtab.errors import InputError
 from trimtab.find.contrast import Activations, Pool, collect
+from trimtab.find.gain import Curvature, curvature, gains, likelihood_gradient
 from trimtab.find.output import output_scores
 from trimtab.find.pairs import ContrastSet
 from trimtab.find.stats import benjamini_hochberg, separation
@@ -23,11 +25,10 @@ if TYPE_CHECKING:
     from trimtab.lm.load import Model
     from trimtab.sae.sae import SAE
 
-Order = Literal["input", "output", "both"]
+Order = Literal["input", "output", "gain", "both"]
 
 SHARES = (0.5, 0.25, 0.25)
 MIN_TEXTS = 4
-ODD_FACTOR = 10.0
 _CHUNK = 1024
 
 
@@ -37,7 +38,9 @@ class FeatureScore:
 
     effect: Cohen's d; auc: 0.5 is none, above 0.5 the positive side; p, q: two-sided, and after Benjamini-Hochberg over
     all features tested. coverage: share of the texts of its own side on which it fires. The `held_` numbers are of texts
-    that chose nothing. density: share of ordinary tokens. output, promoted: see `OutputScore`. None: not measured.
+    that chose nothing. density: share of ordinary tokens. output, promoted: see `OutputScore`. gain: likelihood of held-out
+    positive over negative texts, in nats per token, that adding the feature brings at a KL of 0.1, to first order (see
+    `gain`), on its own side. None: not measured.
     """
 
     index: int
@@ -55,6 +58,7 @@ class FeatureScore:
     density: float
     peak: float
     output: float | None = None
+    gain: float | None = None
     promoted: tuple[str, ...] = ()
 
     @property
@@ -65,16 +69,19 @@ class FeatureScore:
 
 @dataclass(frozen=True)
 class Filters:
-    """Which features are considered. The first three do not look at labels, so they cost no significance.
+    """Which features are considered. BOS, attention sinks and template tokens are never pooled, whatever stands here.
 
-    max_density: share of ordinary tokens above which a feature is too common to be about anything. min_coverage: share of
-    a feature's own side that it must fire on. confirmed: whether held-out texts must agree. both_sides: also features of
-    the negative side (with sign -1).
+    max_density: share of ordinary tokens above which a feature is too common to be about anything. max_odd: largest
+    activation at BOS and sinks, as a multiple of that at ordinary tokens (None: any; BOS is so long that features of SAEs
+    trained without it fire there by accident). Neither looks at labels, so they cost no significance.
+    min_coverage: share of a feature's own side that it must fire on. confirmed: whether held-out texts must agree.
+    both_sides: also features of the negative side (with sign -1).
     """
 
     fdr: float = 0.05
     min_coverage: float = 0.1
     max_density: float = 0.1
+    max_odd: float | None = None
     confirmed: bool = True
     both_sides: bool = False
 
@@ -90,21 +97,25 @@ def select(
     order: Order = "both",
     filters: Filters | None = None,
     output: bool = True,
+    curve: Curvature | None = None,
 ) -> list[FeatureScore]:
     """The features that tell the two sides of `contrast` apart, best first, at most `limit`; none is a valid answer.
 
     Without `held`, the set is split in half, a quarter and a quarter (seed 0): chosen on the first, confirmed on the
-    second; the third is never looked at. order: `input` by the effect on train, `output` by the output score, `both` by
-    the sum of the two ranks. `output=False` saves the forward passes of the output score (then order is `input`).
+    second; the third is never looked at. order: `input` by the effect on train, `output` by the output score, `gain` by
+    the gain, `both` by the sum of the ranks by input and by gain. `output=False` saves both scores of the output side
+    (then order is `input`). `curve` is `curvature(model, sae.site)` when it is known already.
     """
     if order not in get_args(Order):
         raise InputError(f"Unknown order {order!r}. Valid: {', '.join(get_args(Order))}.")
     if held is None:
         contrast, held, _ = contrast.split(SHARES)
     train_acts, held_acts = (collect(model, sae, part, pool)[0] for part in (contrast, held))
+    if sae.density is not None:  # measured on far more text, half of which is not about the concept
+        train_acts = replace(train_acts, density=sae.density)
     found = score(train_acts, held_acts, filters)
     if output:
-        found = with_output(model, sae, found[: max(limit * 4, 64)])
+        found = with_output(model, sae, found[: max(limit * 4, 64)], held, curve)
     return ordered(found, order if output else "input")[:limit]
 
 
@@ -136,30 +147,53 @@ def score(train: Activations, held: Activations, filters: Filters | None = None)
     return ordered(result, "input")
 
 
-def with_output(model: Model, sae: SAE, scores: Sequence[FeatureScore]) -> list[FeatureScore]:
-    """The same scores with the output score and the promoted tokens filled in."""
-    outputs = output_scores(model, sae, [one.index for one in scores])
-    return [replace(one, output=out.score, promoted=out.promoted) for one, out in zip(scores, outputs, strict=True)]
+def with_output(
+    model: Model, sae: SAE, scores: Sequence[FeatureScore], held: ContrastSet | None = None, curve: Curvature | None = None
+) -> list[FeatureScore]:  # fmt: skip
+    """The same scores with the output score and promoted tokens filled in and, where there are held-out texts, the gain."""
+    if not scores:
+        return []
+    features = [one.index for one in scores]
+    outputs = output_scores(model, sae, features)
+    gained: list[float | None] = [None] * len(scores)
+    if held is not None:
+        found = gains(
+            likelihood_gradient(model, sae.site, held), curve or curvature(model, sae.site), sae.rows(features).cpu()
+        )
+        gained = [one.sign * value for one, value in zip(scores, found.tolist(), strict=True)]
+    return [
+        replace(one, output=out.score, promoted=out.promoted, gain=gain)
+        for one, out, gain in zip(scores, outputs, gained, strict=True)
+    ]
 
 
 def ordered(scores: Sequence[FeatureScore], order: Order) -> list[FeatureScore]:
-    """Sorted by effect, by output score, or by the sum of both ranks; ties by feature index."""
+    """Sorted by the effect on train, the output score, the gain, or the sum of the ranks by effect and by gain.
+
+    Where no gain was measured, the output score stands in for it. Ties go by effect, then by feature index.
+    """
     by_input = sorted(scores, key=lambda one: (-abs(one.effect), one.index))
     if order == "input":
         return by_input
-    by_output = sorted(scores, key=lambda one: (-(one.output or 0.0), one.index))
-    if order == "output":
-        return by_output
-    rank = {id(one): i for i, one in enumerate(by_output)}
-    total = {id(one): i + rank[id(one)] for i, one in enumerate(by_input)}
-    return sorted(by_input, key=lambda one: (total[id(one)], one.index))
+    if order == "output" or any(one.gain is None for one in scores):
+        by_effect = sorted(by_input, key=lambda one: -(one.output or 0.0))
+    else:
+        by_effect = sorted(by_input, key=lambda one: -(one.gain or 0.0))
+    if order != "both":
+        return by_effect
+    rank = {one.index: i for i, one in enumerate(by_effect)}
+    total = {one.index: i + rank[one.index] for i, one in enumerate(by_input)}
+    return sorted(by_input, key=lambda one: (total[one.index], one.index))
 
 
 def _candidates(acts: Activations, rule: Filters) -> np.ndarray:
-    """Features worth a test, judged without labels: not too dense, not of BOS or sinks, on at least a few texts."""
+    """Features worth a test, judged without labels."""
     texts = sum(np.asarray((side.latents > 0).sum(0)).ravel() for side in (acts.positive, acts.negative))
     density, peak, odd = (t.numpy() for t in (acts.density, acts.peak, acts.odd_peak))
-    found: np.ndarray = np.flatnonzero((texts >= MIN_TEXTS) & (density <= rule.max_density) & (odd <= ODD_FACTOR * peak))
+    keep = (texts >= MIN_TEXTS) & (density <= rule.max_density)
+    if rule.max_odd is not None:
+        keep &= odd <= rule.max_odd * peak
+    found: np.ndarray = np.flatnonzero(keep)
     return found
 
 
