@@ -187,7 +187,10 @@ def _latent_delta(used: list[tuple[int, LatentPart]], n: int) -> Delta:
 
 
 def both(first: Tensor, second: Tensor) -> Tensor:
-    """One law for two on the same feature. Recipes allow only two that agree: min with max, or anything with none."""
+    """One law for two on the same feature. Recipes allow only two that agree: min with max, or anything with none.
+
+    Where a floor lies above a ceiling, the ceiling holds.
+    """
     gain, offset = first[0] * second[0], first[1] + second[1]
     return torch.stack([gain, offset, torch.maximum(first[2], second[2]), torch.minimum(first[3], second[3])])
 
