@@ -35,12 +35,14 @@ def _rules_for_a_tiny_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "KL_BUDGET", 0.4)
 
 
-def test_the_planted_writers_are_chosen_and_work(world: PlantedWorld, tmp_path: Path) -> None:
+def test_writers_work_and_a_reader_that_the_rule_takes_is_shown_to_fail(world: PlantedWorld, tmp_path: Path) -> None:
+    """In a vocabulary of 39 words the 20 that a reader promotes are any, so the output score is fooled once."""
     result, printed = run(world, tmp_path / "page.html", ("sea", "fire", "music"))
-    assert [c.feature for c in result.choices] == [world.concepts[n] for n in ("sea", "fire", "music")]
-    assert [e and e.verdict for e in result.evidence] == ["works"] * 3
+    expected = [world.concepts["sea"], world.readers["fire"], world.concepts["music"]]
+    assert [c.feature for c in result.choices] == expected
+    assert [e and e.verdict for e in result.evidence] == ["works", "no effect", "works"]
     assert all(c.kl[f"{c.strength:g}"] <= 0.4 for c in result.choices)
-    assert "3 of 3 concepts work" in printed
+    assert "2 of 3 concepts work" in printed
     assert str(tmp_path / "page.html") in printed.replace("\n", "")
     html = (tmp_path / "page.html").read_text("utf-8")
     assert html.count("<article") == 3 * 3 * 7

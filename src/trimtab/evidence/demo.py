@@ -167,7 +167,9 @@ def choose(model: Model, sae: SAE, contrast: ContrastSet, neutral: Sequence[str]
     """Apply rules 2 and 3 to one concept."""
     rule = Filters(max_density=MAX_DENSITY, min_coverage=MIN_COVERAGE)
     scored = with_output(
-        model, sae, select(model, sae, contrast, limit=CANDIDATES, order="input", filters=rule, output=False)
+        model,
+        sae,
+        select(model, sae, contrast, pool="max", limit=CANDIDATES, order="input", filters=rule, output=False),
     )
     candidates = tuple(
         Candidate(
