@@ -115,6 +115,29 @@ def test_a_hub_name_that_cannot_be_had(name):
     assert "'gemma-3-270m' works without a network" in one_sentence(error)
 
 
+def test_without_a_network_only_the_cache_is_asked_and_nothing_is_tried_again(monkeypatch, capfd):
+    """Set apart from offline mode, in which the hub's client makes no attempts of its own."""
+    from huggingface_hub import HfApi
+    from transformers import AutoTokenizer
+
+    def unreachable(self, name, timeout):
+        raise ConnectionError("Name or service not known")
+
+    asked = []
+
+    def from_pretrained(name, local_files_only):
+        asked.append((name, local_files_only))
+        raise OSError("not in the cache\nsecond line")
+
+    monkeypatch.setattr(HfApi, "model_info", unreachable)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", from_pretrained)
+    with pytest.raises(FileError, match="no network") as error:
+        open_model("nobody/no-such-model")
+    one_sentence(error)
+    assert asked == [("nobody/no-such-model", True)]
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_folder_without_config(tmp_path):
     with pytest.raises(FileError, match=r"has no config\.json") as error:
         open_model(tmp_path)

@@ -157,6 +157,18 @@ def test_prompt_lookup_decoding_is_refused(tiny):
         greedy(tiny, ids_of(tiny, "abcabcabcabc"), new=8, prompt_lookup_num_tokens=3)
 
 
+def test_candidates_in_the_first_pass_are_refused_before_any_is_rejected(tiny):
+    """Assisted decoding puts its first candidates behind the prompt, where they would pass for prompt."""
+    from transformers import DynamicCache
+
+    ids = ids_of(tiny, "abcdef")
+    with edit(tiny, [add(tiny)]):
+        tiny.hf(ids, logits_to_keep=3)
+        tiny.hf(ids, past_key_values=DynamicCache(config=tiny.hf.config), logits_to_keep=1)
+        with pytest.raises(UnsupportedError, match="assisted"):
+            tiny.hf(ids, past_key_values=DynamicCache(config=tiny.hf.config), logits_to_keep=3)
+
+
 def test_a_static_cache_is_refused(tiny):
     ids, mask = tiny.pad([tiny.encode("abc"), tiny.encode("a")])
     with edit(tiny, [add(tiny)]), pytest.raises(UnsupportedError, match="default cache"):

@@ -93,9 +93,12 @@ def _load(source: str, dtype: str, name: str) -> tuple[Any, Any]:
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        local = Path(source).is_dir() or not _hub_answers(source)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            hf, info = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True)
+            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+            hf, info = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, local_files_only=local, output_loading_info=True
+            )
         except SafetensorError as error:
             raise FileError(f"The weights of {name} are damaged or cut short ({error}); get them again.") from error
         except OSError as error:
@@ -106,6 +109,23 @@ def _load(source: str, dtype: str, name: str) -> tuple[Any, Any]:
     if wrong:
         raise FileError(f"The weights of {name} are incomplete: {len(wrong)} do not fit, such as {wrong[0]}.")
     return hf, tokenizer
+
+
+def _hub_answers(name: str) -> bool:
+    """Whether the Hugging Face hub can be reached; without asking, transformers would retry for a minute.
+
+    When it cannot, a model that was downloaded before still opens. A hub that refuses the name has answered.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().model_info(name, timeout=10)
+    except HfHubHTTPError:
+        return True
+    except Exception:  # whatever the HTTP library raises when there is no network
+        return False
+    return True
 
 
 def _unavailable(source: str, name: str, error: OSError) -> FileError | StorageError:
