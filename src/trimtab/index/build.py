@@ -123,6 +123,9 @@ def _finish(model: Model, state: State, folder: Path, about: dict[str, Any]) -> 
         "sink_limit": state.limit,
         "histogram": {"scale": "2^(first + bin / 4)", "first": LOWEST, "bins": BINS},
     }
+    for left in folder.rglob(".*"):  # of a process that was killed while it wrote
+        if left.name.startswith((".state.", ".0", ".tokens.", ".index.")):
+            left.unlink()
     write_json(folder / "index.json", about)
     (folder / _STATE).unlink(missing_ok=True)
 
