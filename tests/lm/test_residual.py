@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -133,6 +134,15 @@ def test_a_cache_filled_before_the_context_holds_prompt(tiny):
     with edit(tiny, [add(tiny)]) as receipt:
         greedy(tiny, ids, new=2, past_key_values=cache)
     assert [step.positions[0] for step in receipt.steps] == [[3, 4, 5, 6], [7]]
+
+
+def test_prompts_that_share_copies_of_a_cached_prefix_are_prompts(tiny):
+    ids = ids_of(tiny, "abcdefgh")
+    with edit(tiny, [add(tiny, scope=Scope(generated=False))]) as receipt:
+        prefix = tiny.hf(ids[:, :3]).past_key_values
+        for stop in (5, 7):
+            tiny.hf(ids[:, 3:stop], past_key_values=copy.deepcopy(prefix))
+    assert [step.positions[0] for step in receipt.steps] == [[1, 2], [3, 4], [3, 4, 5, 6]]
 
 
 def test_continuing_without_a_mask_remembers_the_padding(tiny):
