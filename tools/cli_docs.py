@@ -18,9 +18,13 @@ PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
 
 def page() -> str:
     """The whole page."""
-    names = [command.__name__.rpartition(".")[2] for command in COMMANDS]
+    pages: list[list[str]] = [[]]
+    for command in COMMANDS:
+        name = command.__name__.rpartition(".")[2]
+        inside = command.group.registered_commands if hasattr(command, "group") else []
+        pages += [[name], *([name, one.name or one.callback.__name__] for one in inside if one.callback)]
     parts = ["# The command line\n\nWritten by `make docs` from the commands' own help. Do not edit by hand.\n"]
-    for words in ([], *([name] for name in names)):
+    for words in pages:
         title = " ".join(["trimtab", *words])
         parts.append(f"## {title}\n\n```text\n{_help(words)}\n```\n")
     return "\n".join(parts)

@@ -8,11 +8,11 @@ import typer
 from typer.core import TyperGroup
 
 from trimtab import __version__
-from trimtab.cli import demo, models, saes, steer, train, verify
+from trimtab.cli import demo, feature, features, index, models, saes, steer, train, verify
 from trimtab.cli.console import complain
 from trimtab.errors import TrimtabError
 
-COMMANDS = (demo, steer, verify, train, models, saes)
+COMMANDS = (demo, steer, verify, train, index, features, feature, models, saes)
 
 
 class Commands(TyperGroup):
@@ -41,7 +41,11 @@ app = typer.Typer(
 )
 
 for command in COMMANDS:
-    app.command(name=command.__name__.rpartition(".")[2], epilog=command.EXAMPLES)(command.run)
+    name = command.__name__.rpartition(".")[2]
+    if hasattr(command, "group"):
+        app.add_typer(command.group, name=name, epilog=command.EXAMPLES)
+    else:
+        app.command(name=name, epilog=command.EXAMPLES)(command.run)
 
 
 def _version(wanted: bool) -> None:

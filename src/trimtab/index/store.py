@@ -88,7 +88,7 @@ class Feature:
     index: int
     count: int
     density: float
-    mean: float
+    mean: float | None  # over firing tokens; None where it is not known
     max: float
     histogram: tuple[tuple[float, float, int], ...]
     words: tuple[Word, ...]
@@ -163,9 +163,10 @@ class Index:
             index=index,
             **{name: row[name] for name in ("count", "density", "mean", "max", "words_error", "partners_error")},
             histogram=tuple(
-                (2 ** (-20 + i / 4), 2 ** (-20 + (i + 1) / 4), n) for i, n in enumerate(row["histogram"], row["first_bin"])
+                (2 ** (-20 + i / 4), 2 ** (-20 + (i + 1) / 4), n)
+                for i, n in enumerate(row["histogram"], row["first_bin"])
             ),
-            words=self.words(index),
+            words=self.words([index]).get(index, ()),
             partners=tuple(
                 (r["other"], r["count"])
                 for r in self.query("from partners where feature = ? order by count desc, other limit 20", [index])
@@ -175,52 +176,62 @@ class Index:
                 for r in self.query("from sources where feature = ? order by count desc, source", [index])
             ),
             examples=tuple(self.examples([index])[index]),
-            lens=self.lens(index),
+            lens=self.lenses([index]).get(index),
             labels=self.labels([index]).get(index, ()),
         )
 
-    def words(self, index: int, most: int = 20) -> tuple[Word, ...]:
-        """The tokens that a feature fires on most."""
+    def words(self, features: Sequence[int] | None = None, most: int = 20) -> dict[int, tuple[Word, ...]]:
+        """The tokens that each feature (None: all of them) fires on most."""
+        where, values = _among(features)
         rows = self.query(
-            "select token, text, count, seen from words join tokens using (token) where feature = ? "
-            "order by count desc, token limit ?",
-            [index, most],
+            f"select feature, token, text, count, seen from words join tokens using (token) {where} "
+            "qualify row_number() over (partition by feature order by count desc, token) <= ? "
+            "order by feature, count desc, token",
+            [*values, most],
         )
-        return tuple(Word(**row) for row in rows)
+        found: dict[int, list[Word]] = {}
+        for row in rows:
+            found.setdefault(row.pop("feature"), []).append(Word(**row))
+        return {feature: tuple(words) for feature, words in found.items()}
 
     def examples(self, features: Sequence[int]) -> dict[int, list[Example]]:
         """The examples of each of `features`."""
-        marks = ", ".join("?" * len(features))
+        where, values = _among(features)
         rows = self.query(
-            f"from examples where feature in ({marks}) order by feature, "
+            f"from examples {where} order by feature, "
             "case kind when 'top' then 0 when 'random' then 1 else 2 end, low, rank",
-            features,
+            values,
         )
         found: dict[int, list[Example]] = {feature: [] for feature in features}
         for row in rows:
             ids = tuple(row.pop("tokens"))
             del row["rank"]
-            values = tuple(row.pop("values"))
-            found[row.pop("feature")].append(Example(**row, ids=ids, tokens=tuple(self.texts(ids)), values=values))
+            row["values"] = tuple(row["values"])
+            found[row.pop("feature")].append(Example(**row, ids=ids, tokens=tuple(self.texts(ids))))
         return found
 
-    def lens(self, index: int) -> Lens | None:
-        """What the feature's decoder row points at, if the index has it."""
+    def lenses(self, features: Sequence[int] | None = None) -> dict[int, Lens]:
+        """What each feature's decoder row points at; empty before `add_lens`."""
         if not self.has("lens"):
-            return None
-        row = self.query("from lens where feature = ?", [index])[0]
-        pairs = {
-            name: tuple(zip(row[name], row[f"{name}_values"], strict=True))
-            for name in ("promoted", "suppressed", "neighbours")
-        }
-        return Lens(**pairs, reads_writes=row["reads_writes"], output_score=row["output_score"])
+            return {}
+        where, values = _among(features)
+        found = {}
+        for row in self.query(f"from lens {where}", values):
+            pairs = {
+                name: tuple(zip(row[name], row[f"{name}_values"], strict=True))
+                for name in ("promoted", "suppressed", "neighbours")
+            }
+            found[row["feature"]] = Lens(
+                **pairs, reads_writes=row["reads_writes"], output_score=row["output_score"]
+            )
+        return found
 
     def labels(self, features: Sequence[int] | None = None) -> dict[int, tuple[Label, ...]]:
         """The labels of some features (None: all), best score first."""
         if not self.has("labels"):
             return {}
-        where = "" if features is None else f"where feature in ({', '.join('?' * len(features))})"
-        rows = self.query(f"from labels {where} order by feature, score desc nulls last, method", features or ())
+        where, values = _among(features)
+        rows = self.query(f"from labels {where} order by feature, score desc nulls last, method", values)
         found: dict[int, tuple[Label, ...]] = {}
         for row in rows:
             found[row["feature"]] = (*found.get(row["feature"], ()), Label(row["label"], row["method"], row["score"]))
@@ -245,6 +256,13 @@ def check_belongs(index: Index, fingerprint: str, name: str) -> None:
     """`MismatchError` unless the index was made with the SAE of this fingerprint."""
     if index.about["sae_fingerprint"] != fingerprint:
         raise MismatchError(f"The index was made with the SAE {index.about['sae']!r}, not with {name!r}.")
+
+
+def _among(features: Sequence[int] | None) -> tuple[str, Sequence[int]]:
+    """A where clause and its values."""
+    if features is None:
+        return "", ()
+    return f"where feature in ({', '.join('?' * len(features)) or 'null'})", features
 
 
 def _quoted(path: Path) -> str:

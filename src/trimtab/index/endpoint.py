@@ -1,0 +1,117 @@
+"""Labels from a language model behind any OpenAI-compatible endpoint. The only network code of labelling."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trimtab.errors import FileError, InputError
+from trimtab.index.labels import Snippet
+from trimtab.index.store import Example, Feature
+
+_EXPLAIN = (
+    "A feature of a language model fires on the marked tokens <<like this>> of the texts below; the number is how strongly, "
+    "from 1 to 10. The texts show strong and weak firings. Say in at most ten words what the feature responds to, as a noun "
+    "phrase that holds for the weak firings too. Answer with the phrase alone."
+)
+_DETECT = (
+    "A feature of a language model responds to: {label}\nFor each numbered text below, does the feature fire on any of "
+    "its tokens? Answer with a JSON list of the numbers of the texts where it does, and nothing else."
+)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """`url` ends before /chat/completions, such as http://localhost:8080/v1. Failed requests are tried three times."""
+
+    url: str
+    model: str
+    key: str | None = None
+    timeout: float = 60.0
+    pause: float = 1.0  # seconds before the second try, doubled before the third
+
+    @property
+    def method(self) -> str:
+        """How labels made here are called."""
+        return f"llm {self.model}"
+
+    def ask(self, prompt: str, *, most: int = 200) -> str:
+        """The answer to one user message at temperature 0. Raises `FileError` when none can be had."""
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": 0,
+            "max_tokens": most,
+        }
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        request = urllib.request.Request(
+            f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers, method="POST"
+        )
+        for attempt in range(3):
+            try:
+                with urllib.request.urlopen(request, timeout=self.timeout) as response:
+                    return _content(json.load(response), self.url)
+            except urllib.error.HTTPError as error:
+                problem = f"HTTP {error.code} {error.reason}"
+                if error.code < 500 and error.code != 429:
+                    break
+            except (OSError, json.JSONDecodeError) as error:
+                problem = str(getattr(error, "reason", error))
+            if attempt < 2:
+                time.sleep(self.pause * 2**attempt)
+        raise FileError(f"{self.url} gave no answer: {problem}.")
+
+    def explain(self, feature: Feature, most: int = 24) -> str:
+        """A label from examples of all bands. Raises `InputError` when the feature has none."""
+        shown = spread(feature.examples, most)
+        if not shown:
+            raise InputError(f"Feature {feature.index} never fired, so there is nothing to label it by.")
+        lines = [f"{number}. {_marked(example, feature.max)}" for number, example in enumerate(shown, 1)]
+        answer = self.ask("\n".join([_EXPLAIN, "", *lines]))
+        return " ".join(answer.split()).strip("\"'. ")[:200]
+
+    def judge(self, label: str, snippets: Sequence[Snippet]) -> list[bool]:
+        """A `trimtab.index.labels.Judge`: which snippets the model believes the label to hold for."""
+        lines = [f"{number}. {' '.join(snippet.text.split())}" for number, snippet in enumerate(snippets, 1)]
+        answer = self.ask("\n".join([_DETECT.format(label=label), "", *lines]))
+        found = re.search(r"\[[\d,\s]*\]", answer)
+        if found is None:
+            raise FileError(f"{self.url} did not answer with a list of numbers: {answer[:80]!r}.")
+        chosen = set(json.loads(found.group()))
+        return [number in chosen for number in range(1, len(snippets) + 1)]
+
+
+def spread(examples: Sequence[Example], most: int) -> list[Example]:
+    """Up to `most` examples, dealt in turn from the top and from every band; a text is shown once."""
+    piles: dict[object, list[Example]] = {}
+    for example in examples:
+        if example.kind != "random":
+            piles.setdefault(example.low, []).append(example)
+    dealt: dict[tuple[int, ...], Example] = {}
+    depth = max(map(len, piles.values()), default=0)
+    for nth in range(depth):
+        for pile in piles.values():
+            if nth < len(pile) and len(dealt) < most:
+                dealt.setdefault(pile[nth].ids, pile[nth])
+    return list(dealt.values())
+
+
+def _marked(example: Example, top: float) -> str:
+    shown = [
+        f"<<{token}>>({max(1, round(10 * value / top))})" if value > 0 and top > 0 else token
+        for token, value in zip(example.tokens, example.values, strict=True)
+    ]
+    return " ".join("".join(shown).split())
+
+
+def _content(answer: Any, url: str) -> str:
+    try:
+        return str(answer["choices"][0]["message"]["content"])
+    except (KeyError, IndexError, TypeError):
+        raise FileError(f"{url} does not answer like /chat/completions: {str(answer)[:80]}.") from None
