@@ -47,6 +47,7 @@ def transformers_hooked(model: Model, rows: int, tokens: int, layer: int, vector
     def add(_module: Any, _args: Any, output: Any) -> Any:
         return (output[0] + vector, *output[1:]) if isinstance(output, tuple) else output + vector
 
+    vector = vector.to(model.dtype)
     ids, mask = model.pad([model.encode(PROMPT.format(i)) for i in range(rows)])
     handle = model.blocks[layer].register_forward_hook(add)
     try:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from trimtab.errors import InputError
+from trimtab.errors import InputError, UnsupportedError
 from trimtab.lm.decode import Progress, Row, Written, decode
 from trimtab.lm.head import Head
+from trimtab.lm.load import wrap
 from trimtab.lm.memory import bytes_per_row, rows_that_fit
 from trimtab.lm.model import Model
 from trimtab.lm.sampling import stream_key
-from trimtab.spec import Sampling
+from trimtab.spec import Sampling, Scope
 from trimtab.steer.recipe import Recipe
 from trimtab.testing.models import ARCHITECTURES, tiny_model
 
@@ -139,6 +142,53 @@ def test_each_distinct_prompt_and_edit_is_computed_once() -> None:
     decode(model, rows, batch_size=8)
     handle.remove()
     assert shapes == [(2, 3), (5, 1), (5, 1)]
+
+
+def test_rows_that_are_steered_after_the_prompt_only_share_its_pass() -> None:
+    model = tiny_model("gpt2")
+    vector = torch.randn(16, generator=torch.Generator().manual_seed(0))
+    recipes = [Recipe.vector(vector, 1, size, scope=Scope(prompt=False)) for size in (3.0, -5.0)]
+    sampling = Sampling(max_new_tokens=8)
+    rows = [Row((1, 5, 9), 3, sampling, recipe, edits_prompt=False) for recipe in (None, *recipes)]
+    widths: list[tuple[int, ...]] = []
+    handle = model.hf.base_model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: widths.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    together = decode(model, rows, batch_size=8)
+    handle.remove()
+    assert widths[0] == (1, 3)
+    apart = [decode(model, [replace(one, edits_prompt=True)], batch_size=1)[0] for one in rows]
+    assert together == apart
+    assert len({one.tokens for one in together}) == 3
+
+
+def test_a_bfloat16_model_gives_transformers_logits_to_its_own_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("gemma3_text")
+    model = wrap(model.hf.bfloat16(), model.tokenizer, "tiny")
+    seen: list[torch.Tensor] = []
+    plain = Head.__call__
+
+    def spy(self: Head, hidden: torch.Tensor, temperature: torch.Tensor | None) -> object:
+        logits = plain(self, hidden, temperature)
+        seen.append(logits.values[:, : self.words].clone())
+        return logits
+
+    monkeypatch.setattr(Head, "__call__", spy)
+    rows = [row(model, text, sampling=Sampling(max_new_tokens=10)) for text in PROMPTS]
+    written = decode(model, rows, batch_size=5)
+    for i, one in enumerate(rows):
+        whole = model.hf(torch.tensor([[*one.prompt, *written[i].tokens]])).logits[0, len(one.prompt) - 1 : -1]
+        # 8 bits of mantissa: 0.4 % of logits of size 1, over three blocks
+        assert (whole.float() - torch.stack(seen)[:, i]).abs().max() < 0.03
+
+
+def test_inside_another_edit_is_refused() -> None:
+    model = tiny_model("gpt2")
+    with (
+        pytest.raises(UnsupportedError, match="give the recipe to generate"),
+        model.edited(Recipe.vector(torch.ones(16), 1)),
+    ):
+        decode(model, [row(model, "ab")], batch_size=1)
 
 
 def test_the_cache_stays_as_it_was_laid_out() -> None:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from trimtab.errors import UnsupportedError
 from trimtab.lm.cache import RowCache
+from trimtab.lm.clock import Clock
 from trimtab.lm.head import Head
 from trimtab.lm.packed import packed_layers
 from trimtab.lm.residual import Positions, SiteEdit, edit
@@ -31,12 +33,21 @@ _SLACK = 64
 
 @dataclass(frozen=True)
 class Row:
-    """One text to write: prompt ids, key of its random stream, how to draw, and what to edit (hashable, or None)."""
+    """One text to write: prompt ids, key of its random stream, how to draw, and what to edit (hashable, or None).
+
+    `edits_prompt` is false when the recipe leaves the prompt alone, whose pass is then shared with unsteered rows.
+    """
 
     prompt: tuple[int, ...]
     key: int
     sampling: Sampling
     recipe: Steering | None = None
+    edits_prompt: bool = True
+
+    @property
+    def start(self) -> tuple[tuple[int, ...], Steering | None]:
+        """What decides the pass over the prompt: rows for which this is the same share it."""
+        return self.prompt, self.recipe if self.edits_prompt else None
 
 
 @dataclass(frozen=True)
@@ -77,9 +88,18 @@ def decode(
     stops: Collection[int] = (),
     progress: Callable[[Progress], None] | None = None,
 ) -> list[Written]:
-    """Write all rows, at most `batch_size` at a time; `stops` are the ids that end a row. In the order of `rows`."""
+    """Write all rows, at most `batch_size` at a time; `stops` are the ids that end a row. In the order of `rows`.
+
+    Raises `InputError` when logits are not finite, and `UnsupportedError` inside `model.edited`.
+    """
     if not rows:
         return []
+    if any(
+        isinstance(getattr(hook, "__self__", None), Clock) for hook in model.hf.base_model._forward_pre_hooks.values()
+    ):
+        raise UnsupportedError(
+            "Generation in batches cannot run inside model.edited(...); give the recipe to generate."
+        )
     batch = _Batch(model, rows, min(batch_size, len(rows)), frozenset(stops))
     began = time.monotonic()
     with packed_layers(model):
@@ -136,9 +156,7 @@ class _Batch:
         """Run the prompts of these rows, each distinct (prompt, edits) once; the last hidden state [rows, d]."""
         model = self.model
         distinct: dict[tuple[tuple[int, ...], Steering | None], int] = {}
-        source = [
-            distinct.setdefault((self.rows[row].prompt, self.rows[row].recipe), len(distinct)) for row in entering
-        ]
+        source = [distinct.setdefault(self.rows[row].start, len(distinct)) for row in entering]
         ids, real = model.pad([prompt for prompt, _ in distinct])
         at = (real.cumsum(1) - 1).clamp(min=0)
         bos = (ids == model.bos_id) & (real == 1) if model.bos_id is not None else torch.zeros_like(real).bool()
@@ -200,7 +218,7 @@ def _groups(rows: Sequence[Row], entering: list[int]) -> Iterator[list[int]]:
     distinct: set[tuple[tuple[int, ...], Steering | None]] = set()
     longest = 0
     for row in entering:
-        key = (rows[row].prompt, rows[row].recipe)
+        key = rows[row].start
         size = max(longest, len(key[0]))
         if group and size * len(distinct | {key}) > _PREFILL_TOKENS:
             yield group

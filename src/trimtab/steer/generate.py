@@ -60,7 +60,8 @@ def generate(
     of it, so that its texts differ.
 
     Raises `InputError` for an empty prompt, one that leaves no room in the context, a recipe list of the wrong length,
-    a setting out of range, and a scope that cannot select any token; `MismatchError` for a recipe of another model.
+    a setting out of range, and a scope that cannot select any token; `MismatchError` for a recipe of another model;
+    `UnsupportedError` inside `model.edited(...)`.
     """
     from trimtab.lm.decode import decode
     from trimtab.lm.memory import rows_that_fit
@@ -120,10 +121,11 @@ def _plan(
             raise InputError(f"The prompt {text!r} has no tokens.")
         if recipe is not None:
             _check_scopes(recipe, len(ids), sampling.max_new_tokens)
+        on_prompt = recipe is not None and any(edit.spec.scope.prompt for edit in recipe.edits)
         first = given[text, recipe] * samples
         given[text, recipe] += 1
         for sample in range(first, first + samples):
-            plan.append((text, sample, recipe, Row(ids, stream_key(seed, text, sample), sampling, recipe)))
+            plan.append((text, sample, recipe, Row(ids, stream_key(seed, text, sample), sampling, recipe, on_prompt)))
     return plan
 
 
