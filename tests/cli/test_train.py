@@ -32,7 +32,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 OPTIONS = """--layer 1 --width 64 --architecture matryoshka --k 8 --sparsity 2 --tokens 100 --samples 300 --batch 10
-    --lr 0.01
+    --lr 0.01 --save-dtype bfloat16
     --context 32 --field story --heldout c.txt --heldout d.txt --seed 4"""
 
 
@@ -50,7 +50,7 @@ def test_options_reach_the_training_code(
     assert call["model"] == str(model_folder)
     assert call["spec"] == training.TrainSpec(
         layer=1, width=64, architecture="matryoshka", k=8, sparsity=2, tokens=100, samples=300, batch=10, lr=0.01,
-        context=32, field="story", seed=4,
+        context=32, field="story", seed=4, save_dtype="bfloat16",
     )  # fmt: skip
 
 
