@@ -2,8 +2,8 @@
 
     python recipes/gemma-3-270m/choose_layer.py corpus.jsonl --heldout val.jsonl --layers 7 8 9 11 13 --out runs/layers
 
-For each layer: FVU, L0 and cross-entropy recovered of a 4,096-feature SAE; over 24 live features, drawn with a fixed seed,
-the mean KL (nats a token) between the unsteered model and the model with the feature added at once its maximum
+For each layer: FVU, L0 and cross-entropy recovered of a 4,096-feature SAE; over 24 live features, drawn with a fixed
+seed, the mean KL (nats a token) between the unsteered model and the model with the feature added at once its maximum
 activation; and their mean output score.
 """
 

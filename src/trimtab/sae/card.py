@@ -1,7 +1,8 @@
 """What an SAE is worth, measured: reconstruction, sparsity, live features, and what splicing it in costs the model.
 
-FVU = sum of ||x - xhat||^2 / sum of ||x - mean||^2. Cross-entropy recovered = (CE_zero - CE_spliced) / (CE_zero - CE_clean),
-where "zero" puts zeros in place of the residual. BOS and attention-sink tokens are left out everywhere, as in training.
+FVU = sum of ||x - xhat||^2 / sum of ||x - mean||^2.
+Cross-entropy recovered = (CE_zero - CE_spliced) / (CE_zero - CE_clean), where "zero" has zeros for the residual.
+BOS and attention-sink tokens are left out everywhere, as in training.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def write_card(
     about: dict[str, Any],
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure the SAE in `folder` and add `features.safetensors` (max_act, density; float32 [features]) and `card.json`.
+    """Measure the SAE in `folder` and add `features.safetensors` (max_act, density: float32 [features]), `card.json`.
 
     Feature statistics are taken over up to a million harvested tokens; reconstruction and loss on `heldout` texts.
     """

@@ -2,14 +2,15 @@
 
 sae_lens' trainer calls `training_forward_pass` of the SAE that it is given. The subclass here returns the same loss
 and the same gradients as sae_lens' own BatchTopK (tested), but decodes and differentiates only the k * batch
-activations that were kept: at 16,384 features and k = 38 that is 0.2 % of the matrix. What stays dense is one matrix
-product (the pre-activations) and one comparison over its result.
+activations that were kept: at 16,384 features and k = 38 that is 0.2 % of the matrix. What stays dense is one
+matrix product (the pre-activations) and one comparison over its result.
 
-BatchTopK: Bussmann et al. 2024 (arXiv 2412.06410). Auxiliary loss for dead features: Gao et al. 2024 (arXiv 2406.04093).
+BatchTopK: Bussmann et al. 2024 (arXiv 2412.06410). Auxiliary loss of dead features: Gao et al. 2024 (2406.04093).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -69,16 +70,22 @@ def _bags(
     return embedding_bag(picks, table, starts, mode="sum", per_sample_weights=weights)
 
 
+_autoencode: Callable[..., torch.Tensor] = _SparseAutoencode.apply
+
+
 class SparseBatchTopK(BatchTopKTrainingSAE):
     """sae_lens' BatchTopK with a sparse forward and backward pass. Always ranks by activation times decoder norm."""
 
+    topk_threshold: torch.Tensor
+
     def __init__(self, cfg: BatchTopKTrainingSAEConfig):
-        if not cfg.rescale_acts_by_decoder_norm or cfg.normalize_activations not in ("none", "expected_average_only_in"):
+        plain = cfg.normalize_activations in ("none", "expected_average_only_in")
+        if not (plain and cfg.rescale_acts_by_decoder_norm):
             raise ValueError("SparseBatchTopK needs rescale_acts_by_decoder_norm and no input-dependent normalisation")
         super().__init__(cfg)
         self._cut = 0.0
         # stored feature by feature, which is how the gradient arrives and how the product is fastest
-        self.W_enc = torch.nn.Parameter(self.W_enc.data.T.contiguous().T)
+        self.W_enc: torch.nn.Parameter = torch.nn.Parameter(self.W_enc.data.T.contiguous().T)
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """Loss and metrics of one batch; `feature_acts` in the output is a sparse tensor [batch, features]."""
@@ -86,12 +93,16 @@ class SparseBatchTopK(BatchTopKTrainingSAE):
         x_in = x - self.b_dec
         values, rows, features = self._keep(x_in)
         with torch.autocast(x.device.type, enabled=False):
-            out = _SparseAutoencode.apply(x_in, values, rows, features, self.W_enc, self.b_enc, self.W_dec) + self.b_dec
+            kept = values, rows, features
+            out = _autoencode(x_in, *kept, self.W_enc, self.b_enc, self.W_dec) + self.b_dec
             mse = (out - x).pow(2).sum(-1).mean()
             aux = self._revive(x_in, (x - out).detach(), step_input.dead_neuron_mask)
         fired = values > 0
         acts = torch.sparse_coo_tensor(
-            torch.stack([rows[fired], features[fired]]), values[fired].detach(), (x.shape[0], self.cfg.d_sae), check_invariants=False
+            torch.stack([rows[fired], features[fired]]),
+            values[fired].detach(),
+            (x.shape[0], self.cfg.d_sae),
+            check_invariants=False,
         )
         return TrainStepOutput(
             sae_in=x,

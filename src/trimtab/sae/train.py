@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -73,7 +74,7 @@ def train(
 ) -> Path:
     """Train by `spec` on `texts` and return the folder of the finished SAE, `out`/sae.
 
-    `heldout` texts give the numbers in the card (else the last shard's worth of `texts` is measured, and the card says so).
+    `heldout` texts give the numbers in the card (else `texts` are measured, and the card says so).
     Goes on where an earlier call with the same spec stopped. Raises `MismatchError` for another spec in `out`.
     """
     from trimtab.sae.card import write_card
@@ -127,7 +128,7 @@ def fit(
     metadata: dict[str, Any],
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Path:
-    """Train on a harvest and write `out`/sae (weights and cfg.json in SAELens' layout); resumes from the last checkpoint."""
+    """Train on a harvest and write `out`/sae (weights, cfg.json in SAELens' layout); resumes from a checkpoint."""
     if (out / "sae" / "cfg.json").is_file():
         return out / "sae"
     trainer = _trainer(acts, site, spec, metadata)
@@ -192,7 +193,7 @@ def _trainer(acts: Harvest, site: Site, spec: TrainSpec, metadata: dict[str, Any
     trainer = SAETrainer(cfg=config, sae=sae, data_provider=iter(()))
     for group in trainer.optimizer.param_groups:
         group["fused"] = True  # one pass over the weights instead of about eight
-    sample = torch.cat([b for b, _ in zip(stream(acts, site, batch=spec.batch, seed=spec.seed), range(_NORM_BATCHES))])
+    sample = torch.cat(list(islice(stream(acts, site, batch=spec.batch, seed=spec.seed), _NORM_BATCHES)))
     scale = acts.width**0.5 / float(sample.norm(dim=-1).mean())
     trainer.activation_scaler.scaling_factor = scale
     with torch.no_grad():
@@ -204,6 +205,7 @@ def _trainer(acts: Harvest, site: Site, spec: TrainSpec, metadata: dict[str, Any
 def _untrained(d_in: int, spec: TrainSpec, device: str) -> Any:
     """An untrained sae_lens SAE of the asked architecture."""
     import torch
+    from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAEConfig
     from sae_lens.saes.gated_sae import GatedTrainingSAE, GatedTrainingSAEConfig
     from sae_lens.saes.jumprelu_sae import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
     from sae_lens.saes.matryoshka_batchtopk_sae import (
@@ -213,7 +215,7 @@ def _untrained(d_in: int, spec: TrainSpec, device: str) -> Any:
     from sae_lens.saes.standard_sae import StandardTrainingSAE, StandardTrainingSAEConfig
     from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
 
-    from trimtab.sae.sparse import BatchTopKTrainingSAEConfig, SparseBatchTopK
+    from trimtab.sae.sparse import SparseBatchTopK
 
     base: dict[str, Any] = {
         "d_in": d_in, "d_sae": spec.width, "device": device, "normalize_activations": "expected_average_only_in",
@@ -225,7 +227,7 @@ def _untrained(d_in: int, spec: TrainSpec, device: str) -> Any:
     if spec.architecture == "batchtopk":
         sae = SparseBatchTopK(BatchTopKTrainingSAEConfig(**base, decoder_init_norm=1.0))
         with torch.no_grad():
-            sae.W_enc *= 0.3  # k random unit directions at full gain would overshoot the input
+            sae.W_enc.mul_(0.3)  # k random unit directions at full gain would overshoot the input
         return sae
     if spec.architecture == "matryoshka":
         widths = [w for w in (spec.width // 16, spec.width // 4, spec.width) if w > 0]
