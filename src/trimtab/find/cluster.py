@@ -21,7 +21,7 @@ from trimtab.find.contrast import Activations
 from trimtab.lm.lens import promoted, words
 
 if TYPE_CHECKING:
-    from trimtab.lm.load import Model
+    from trimtab.lm.model import Model
     from trimtab.sae.sae import SAE
 
 Matrix = NDArray[np.float64]
@@ -260,7 +260,13 @@ def _eigengap(similarity: Matrix) -> int:
 
 
 def _together(
-    rows: Tensor, fires: NDArray[np.bool_] | None, kind: Similarity, run: Method, labels: Labels, resamples: int, seed: int
+    rows: Tensor,
+    fires: NDArray[np.bool_] | None,
+    kind: Similarity,
+    run: Method,
+    labels: Labels,
+    resamples: int,
+    seed: int,
 ) -> Matrix:
     """How often two features share a cluster when 80 % of the features (and texts, redrawn) are clustered; NaN: never."""
     n = len(labels)

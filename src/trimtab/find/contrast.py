@@ -19,7 +19,7 @@ from trimtab.lm.residual import read
 from trimtab.spec import Site
 
 if TYPE_CHECKING:
-    from trimtab.lm.load import Model
+    from trimtab.lm.model import Model
     from trimtab.sae.sae import SAE
 
 Pool = Literal["mean", "max", "last", "answer"]
@@ -80,7 +80,9 @@ def tokenise(model: Model, contrast: ContrastSet) -> list[list[int]]:
     limit = model.context
     for text, row in zip((*contrast.positive, *contrast.negative), ids, strict=True):
         if limit is not None and len(row) > limit:
-            raise InputError(f"A text of {contrast.name} has {len(row)} tokens, more than the {limit} of {model.name}: {text[:60]!r}")
+            raise InputError(
+                f"A text of {contrast.name} has {len(row)} tokens, more than the {limit} of {model.name}: {text[:60]!r}"
+            )
         if not [token for token in row if token != model.bos_id]:
             raise InputError(f"A text of {contrast.name} has no tokens: {text!r}")
     return ids
@@ -120,7 +122,9 @@ def collect(
     allowed = pooled_tokens(ids, contrast, pool, model.bos_id, template)
     if chosen is not None:
         allowed = [
-            [a and c for a, c in zip(mine, extra, strict=True)] if any(a and c for a, c in zip(mine, extra, strict=True)) else mine
+            [a and c for a, c in zip(mine, extra, strict=True)]
+            if any(a and c for a, c in zip(mine, extra, strict=True))
+            else mine
             for mine, extra in zip(allowed, chosen, strict=True)
         ]
     sums = [_Sums(sae, len(ids), pool) for sae in several]

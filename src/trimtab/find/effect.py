@@ -21,7 +21,7 @@ from trimtab.lm.residual import SiteEdit, edit, read
 from trimtab.spec import Scope, Site
 
 if TYPE_CHECKING:
-    from trimtab.lm.load import Model
+    from trimtab.lm.model import Model
 
 NEUTRAL = (
     "The report was finished on Tuesday and sent to the others.",
@@ -40,7 +40,8 @@ TOKENS_PER_BATCH = 192  # logits are what fills the memory: 192 tokens of a voca
 class Shift:
     """What a vector did. `shift`: change of log-likelihood per token, in nats, of positive texts minus that of negative
     texts, with its 95 % bootstrap interval; `positive` and `negative` are its two parts. `strength` multiplied the vector
-    (per site); `kl` is the cost that was reached, in nats per neutral token."""
+    (per site); `kl` is the cost that was reached, in nats per neutral token.
+    """
 
     shift: float
     low: float
@@ -131,7 +132,9 @@ def _adding(vector: Tensor):  # type: ignore[no-untyped-def]
     return lambda h: vector.to(h.device, h.dtype).expand_as(h)
 
 
-def _cost(model: Model, ids: list[list[int]], plain: list[tuple[Tensor, Tensor, Tensor]], vectors: dict[Site, Tensor]) -> float:
+def _cost(
+    model: Model, ids: list[list[int]], plain: list[tuple[Tensor, Tensor, Tensor]], vectors: dict[Site, Tensor]
+) -> float:
     total, count = 0.0, 0
     for part, (before, tokens, real) in zip(_parts(ids), plain, strict=True):
         after = _log_probs(model, part, vectors)[0]

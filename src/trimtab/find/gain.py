@@ -20,7 +20,7 @@ from trimtab.lm.residual import SiteEdit, edit
 from trimtab.spec import Scope, Site
 
 if TYPE_CHECKING:
-    from trimtab.lm.load import Model
+    from trimtab.lm.model import Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +43,11 @@ def curvature(model: Model, site: Site, draws: int = 4, seed: int = 0) -> Curvat
     """Sample the score of the model's own predictions on neutral texts with respect to what is added at `site`.
 
     Each draw takes a token from every predicted distribution and a random sign for every position, so that the
-    terms of different positions cancel in expectation; every text gives its own sample.
+    terms of different positions cancel in expectation; every text gives its own sample, and every token counts once.
     """
     generator = torch.Generator().manual_seed(seed)
     ids = sorted((model.encode(text) for text in NEUTRAL), key=len)
-    samples = []
+    samples, total = [], 0
     for rows in token_groups([len(row) for row in ids]):
         log_probs, tokens, real, added = _graph(model, site, [ids[i] for i in rows])
         counted = real & (tokens != model.bos_id) if model.bos_id is not None else real
@@ -57,14 +57,17 @@ def curvature(model: Model, site: Site, draws: int = 4, seed: int = 0) -> Curvat
             signs = (torch.randint(0, 2, tokens.shape, generator=generator) * 2 - 1).to(log_probs.device)
             value = (log_probs.gather(-1, drawn)[..., 0] * signs * counted).sum()
             (gradient,) = torch.autograd.grad(value, added, retain_graph=draw + 1 < draws)
-            samples.append(gradient.float().cpu() / counted.sum(1, keepdim=True).cpu().clamp(min=1).sqrt())
-    return Curvature(site, torch.cat(samples))
+            samples.append(gradient.float().cpu())
+        total += int(counted.sum())
+    return Curvature(site, torch.cat(samples) * (len(ids) / total) ** 0.5)
 
 
 def likelihood_gradient(model: Model, site: Site, contrast: ContrastSet) -> Tensor:
     """G [d]: derivative of (mean log-likelihood per token of positive minus that of negative texts) by what is added."""
     texts = [*contrast.positive, *contrast.negative]
-    shares = [1 / len(contrast.positive)] * len(contrast.positive) + [-1 / len(contrast.negative)] * len(contrast.negative)
+    shares = [1 / len(contrast.positive)] * len(contrast.positive) + [-1 / len(contrast.negative)] * len(
+        contrast.negative
+    )
     ids = [model.encode(text) for text in texts]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     total = torch.zeros(model.d_model)

@@ -14,7 +14,7 @@ from trimtab.lm.residual import SiteEdit, edit, read
 from trimtab.spec import Scope
 
 if TYPE_CHECKING:
-    from trimtab.lm.load import Model
+    from trimtab.lm.model import Model
     from trimtab.sae.sae import SAE
 
 PROMPT = "From my experience,"
@@ -62,7 +62,9 @@ def output_scores(
     for start in range(0, len(chosen), ROWS):
         moves = rows[start : start + ROWS] * amount
         with edit(model, [SiteEdit(sae.site, scope, None, _adder(moves))], record=False):
-            logits = model.hf(input_ids=ids.repeat(len(moves), 1), use_cache=False, logits_to_keep=1).logits[:, -1].float()
+            logits = (
+                model.hf(input_ids=ids.repeat(len(moves), 1), use_cache=False, logits_to_keep=1).logits[:, -1].float()
+            )
         for i, row in enumerate(logits):
             top = tops[start + i].to(row.device)
             best = int((row > row[top].max()).sum())

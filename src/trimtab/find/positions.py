@@ -23,7 +23,7 @@ from trimtab.lm.residual import read
 from trimtab.spec import Site
 
 if TYPE_CHECKING:
-    from trimtab.lm.load import Model
+    from trimtab.lm.model import Model
 
 Align = Literal["left", "right", "diff"]
 
@@ -98,7 +98,9 @@ def find_positions(
     )  # fmt: skip
 
 
-def slots_of(ids: Sequence[Sequence[int]], contrast: ContrastSet, align: Align, bos: int | None) -> list[list[int | None]]:
+def slots_of(
+    ids: Sequence[Sequence[int]], contrast: ContrastSet, align: Align, bos: int | None
+) -> list[list[int | None]]:
     """The slot of every token of every text, positives first; None for BOS and, in `diff`, for the shared start."""
     if align not in get_args(Align):
         raise InputError(f"Unknown alignment {align!r}. Valid: {', '.join(get_args(Align))}.")
@@ -115,7 +117,8 @@ def slots_of(ids: Sequence[Sequence[int]], contrast: ContrastSet, align: Align, 
 
 def diff_slots(first: Sequence[int], second: Sequence[int]) -> tuple[list[int | None], list[int | None]]:
     """Slots of a pair by the diff of its tokens: all tokens that differ are slot 0, shared tokens after the first
-    difference count 1, 2, ... in order, and those before it have none, since there the residuals are equal."""
+    difference count 1, 2, ... in order, and those before it have none, since there the residuals are equal.
+    """
     result: tuple[list[int | None], list[int | None]] = ([None] * len(first), [None] * len(second))
     number, begun = 0, False
     for kind, a0, a1, b0, b1 in difflib.SequenceMatcher(None, first, second, autojunk=False).get_opcodes():

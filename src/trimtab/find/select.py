@@ -22,7 +22,7 @@ from trimtab.find.stats import benjamini_hochberg, separation
 from trimtab.spec import Site
 
 if TYPE_CHECKING:
-    from trimtab.lm.load import Model
+    from trimtab.lm.model import Model
     from trimtab.sae.sae import SAE
 
 Order = Literal["input", "output", "gain", "both"]
