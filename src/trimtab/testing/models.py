@@ -102,7 +102,9 @@ def _build(architecture: str, d: int, n: int, context: int) -> Any:
         text = {**ids, **shape, "num_key_value_heads": 1, "head_dim": 8, "sliding_window": 8}
         config = AutoConfig.for_model("gemma3", text_config=text, vision_config=_VISION, mm_tokens_per_image=4)
     elif architecture in ARCHITECTURES:
-        config = AutoConfig.for_model(architecture, **ids, **shape, num_key_value_heads=1, head_dim=8, sliding_window=8)
+        # only where the architecture has windows: elsewhere transformers' cache would forget what attention still sees
+        window = {"sliding_window": 8} if architecture in ("mistral", "gemma2", "gemma3_text") else {}
+        config = AutoConfig.for_model(architecture, **ids, **shape, num_key_value_heads=1, head_dim=8, **window)
     else:
         raise InputError(f"Unknown architecture {architecture!r}. Valid: {', '.join(ARCHITECTURES)}.")
     return AutoModelForCausalLM.from_config(config)
