@@ -183,14 +183,24 @@ def agglomerative(similarity: Matrix, threshold: float = 0.35) -> Labels:
     return _drop_singles(made.fit_predict(_distance(similarity)))
 
 
-def hdbscan(similarity: Matrix, smallest: int = 3) -> Labels:
-    """HDBSCAN on 1 - similarity, clusters of at least `smallest`; most features of an SAE come out as noise."""
+def hdbscan(similarity: Matrix, smallest: int = 3, least: float = 0.15) -> Labels:
+    """HDBSCAN on 1 - similarity, clusters of at least `smallest`; most features of an SAE come out as noise.
+
+    A heap of features that have nothing to do with each other is evenly dense, and so a cluster to HDBSCAN; clusters
+    whose mean similarity is below `least` are called noise here.
+    """
     from sklearn.cluster import HDBSCAN
 
     if len(similarity) < max(smallest, 2):
         return np.full(len(similarity), -1)
     made = HDBSCAN(min_cluster_size=smallest, min_samples=min(2, smallest), metric="precomputed", copy=True)
-    return _drop_singles(made.fit_predict(_distance(similarity)))
+    labels = made.fit_predict(_distance(similarity))
+    for label in range(labels.max(initial=-1) + 1):
+        members = np.flatnonzero(labels == label)
+        inside = similarity[np.ix_(members, members)].sum() - similarity[members, members].sum()
+        if inside < least * len(members) * (len(members) - 1):
+            labels[members] = -1
+    return _drop_singles(labels)
 
 
 def spectral(similarity: Matrix, clusters: int | None = None, seed: int = 0) -> Labels:

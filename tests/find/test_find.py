@@ -1,0 +1,93 @@
+"""From a contrast to a recipe in one call."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from trimtab.errors import InputError
+from trimtab.find.find import Settings, find
+from trimtab.find.pairs import ContrastSet
+from trimtab.find.show import summary, to_json
+from trimtab.steer.recipe import Recipe
+from trimtab.testing.planted import PlantedWorld
+
+
+def test_the_recipe_adds_the_planted_direction_at_the_matched_cost(
+    world: PlantedWorld, sea: ContrastSet, tmp_path: Path
+) -> None:
+    found = find(world.model, world.sae, sea, Settings(choice="best feature", kl=0.2))
+    assert found.recipe is not None
+    assert found.test is not None
+    assert list(found.recipe.features) == [world.concepts["sea"]]
+    assert found.test.low > 0.2
+    assert found.test.kl == pytest.approx(0.2, rel=0.1)
+    assert found.auc == found.dense_auc == 1.0
+    assert found.recipe.about.settings["kl"].given
+    assert not found.recipe.about.settings["seed"].given
+    assert found.recipe.about.contrast == sea.digest
+    found.recipe.save(tmp_path / "sea.recipe.safetensors")
+    assert Recipe.load(tmp_path / "sea.recipe.safetensors") == found.recipe
+    ids = torch.tensor([world.model.encode("the cat saw the")])
+    with torch.no_grad():
+        plain = world.model.hf(ids).logits[0, -1].softmax(0)
+        with world.model.edited(found.recipe):
+            steered = world.model.hf(ids).logits[0, -1].softmax(0)
+    words = [world.model.encode(word)[-1] for word in world.words["sea"]]
+    assert float(steered[words].sum()) > 2 * float(plain[words].sum())
+
+
+def test_without_a_choice_the_best_on_dev_is_taken_and_said(world: PlantedWorld, noisy: ContrastSet) -> None:
+    found = find(world.model, world.sae, noisy)
+    assert found.chosen is not None
+    assert found.chosen.dev.shift == max(one.dev.shift for one in found.candidates)
+    assert found.chosen.name == "all features"  # three concepts: one feature or one cluster is not enough
+    assert [one.name for one in found.candidates] == ["best feature", "all features", "cluster 1", "cluster 2", "cluster 3"]
+    assert any("the largest shift on dev" in line for line in summary(found))
+    pairs = {frozenset(one.features) for one in found.clusterings[0].clusters}
+    assert pairs >= {frozenset((world.concepts[c], world.readers[c])) for c in world.words}
+
+
+def test_shuffled_labels_give_no_recipe(world: PlantedWorld, sea: ContrastSet) -> None:
+    texts = [*sea.positive, *sea.negative]
+    random.Random(3).shuffle(texts)
+    found = find(world.model, world.sae, ContrastSet.of(texts[:60], texts[60:], paired=False))
+    assert found.features == ((),)
+    assert found.recipe is None
+    assert "no recipe" in summary(found)[-1]
+    json.dumps(to_json(found), allow_nan=False)
+
+
+def test_the_same_settings_give_the_same_finding_in_plain_json(world: PlantedWorld, sea: ContrastSet) -> None:
+    first, second = (to_json(find(world.model, world.sae, sea)) for _ in range(2))
+    assert json.dumps(first, allow_nan=False) == json.dumps(second, allow_nan=False)
+    assert first["sizes"] == {"train": 30, "dev": 15, "test": 15}
+
+
+def test_a_dense_method_gives_a_vector_recipe(world: PlantedWorld, sea: ContrastSet) -> None:
+    found = find(world.model, world.sae, sea, Settings(method="caa", align=None))
+    assert found.recipe is not None
+    assert [edit.spec.op for edit in found.recipe.edits] == ["vector"]
+    assert found.positions == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (Settings(method="magic"), "Unknown method"),
+        (Settings(clusterer="magic"), "Unknown clustering"),
+        (Settings(choice="cluster 9"), "no candidate 'cluster 9'"),
+    ],
+)
+def test_unknown_names_are_refused(world: PlantedWorld, sea: ContrastSet, settings: Settings, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        find(world.model, world.sae, sea, settings)
+
+
+def test_two_saes_of_one_site_are_refused(world: PlantedWorld, sea: ContrastSet) -> None:
+    with pytest.raises(InputError, match="different sites"):
+        find(world.model, [world.sae, world.sae], sea)
