@@ -59,7 +59,9 @@ def build(
     out_folder: Out,
     model_name: o.ModelName = o.DEFAULT,
     sae_name: o.SaeName = None,
-    tokens: Annotated[int | None, typer.Option("--tokens", help="Stop after so many tokens.", show_default="all")] = None,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", help="Stop after so many tokens.", show_default="all")
+    ] = None,
     context: Annotated[int, typer.Option("--context", help="Tokens the model reads at a time.")] = 128,
     top: Annotated[int, typer.Option("--top", help="Strongest examples of each feature.")] = 20,
     random: Annotated[int, typer.Option("--random", help="Random firings of each feature.")] = 10,
@@ -118,7 +120,10 @@ def build(
 def label(
     folder: Folder,
     endpoint: Annotated[
-        str, typer.Option("--endpoint", metavar="URL", help="An OpenAI-compatible address, such as http://localhost:8080/v1.")
+        str,
+        typer.Option(
+            "--endpoint", metavar="URL", help="An OpenAI-compatible address, such as http://localhost:8080/v1."
+        ),
     ],
     llm: Annotated[str, typer.Option("--llm", metavar="NAME", help="The model to ask there.")],
     features: Some = None,
@@ -244,7 +249,11 @@ def _report(index: Index, scores: dict[int, float | None], as_json: bool) -> Non
     if as_json:
         print_json(result)
         return
-    shown = "unscored" if result["detection_mean"] is None else f"detection {result['detection_mean']:.3f} on {len(known):,}"
+    shown = (
+        "unscored"
+        if result["detection_mean"] is None
+        else f"detection {result['detection_mean']:.3f} on {len(known):,}"
+    )
     out().print(
         f"{index.folder}\n  {result['live']:,} of {index.features:,} features fired in {index.tokens:,} tokens\n"
         f"  {len(scores):,} labels, {shown}",

@@ -94,11 +94,11 @@ def spread(examples: Sequence[Example], most: int) -> list[Example]:
         if example.kind != "random":
             piles.setdefault(example.low, []).append(example)
     dealt: dict[tuple[int, ...], Example] = {}
-    depth = max(map(len, piles.values()), default=0)
-    for nth in range(depth):
+    while len(dealt) < most and any(piles.values()):
         for pile in piles.values():
-            if nth < len(pile) and len(dealt) < most:
-                dealt.setdefault(pile[nth].ids, pile[nth])
+            pile[:] = [example for example in pile if example.ids not in dealt]
+            if pile and len(dealt) < most:
+                dealt[pile[0].ids] = pile[0]
     return list(dealt.values())
 
 

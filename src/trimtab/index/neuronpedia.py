@@ -87,7 +87,8 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 def parse(row: Row) -> Feature:
     """A feature from its JSON: one row of an export joined with its activations and explanations, or what
-    `GET /api/feature/{modelId}/{sourceId}/{index}` returns. `FileError` when it is neither."""
+    `GET /api/feature/{modelId}/{sourceId}/{index}` returns. `FileError` when it is neither.
+    """
     try:
         examples = tuple(_example(one) for one in row.get("activations") or ())
         values = [float(v) for v in row.get("freq_hist_data_bar_values") or ()]
@@ -228,7 +229,7 @@ def _example(row: Row) -> Example:
     low, high, share = row.get("binMin"), row.get("binMax"), row.get("binContains")
     at = row.get("qualifyingTokenIndex")
     at = int(row.get("maxValueTokenIndex") or values.index(max(values))) if at is None else int(at)
-    kind = "random" if share == 1 else "top" if low is None or high is None or high < 0 else "band"
+    kind = "random" if share == 1 and low == 0 else "top" if low is None or high is None or high < 0 else "band"
     place = str(row.get("dataIndex") or "").split("/")
     document, context, position = map(int, place) if len(place) == 3 else (-1, -1, -1)
     return Example(
@@ -251,7 +252,11 @@ def _lens(row: Row) -> Lens | None:
     def pairs(names: str, values: str) -> tuple[tuple[Any, float], ...]:
         return tuple(zip(row.get(names) or (), row.get(values) or (), strict=True))
 
-    found = (pairs("pos_str", "pos_values"), pairs("neg_str", "neg_values"), pairs("topkCosSimIndices", "topkCosSimValues"))
+    found = (
+        pairs("pos_str", "pos_values"),
+        pairs("neg_str", "neg_values"),
+        pairs("topkCosSimIndices", "topkCosSimValues"),
+    )
     if not any(found):
         return None
     return Lens(*found, row.get("trimtabReadsWrites") or "unscored", row.get("trimtabOutputScore"))
@@ -261,7 +266,9 @@ def _label(row: Row) -> Label:
     scores = [one["value"] for one in row.get("scores") or () if isinstance(one, dict) and one.get("value") is not None]
     method = str(row.get("explanationModelName") or row.get("typeName") or "neuronpedia")
     ours = str(row.get("typeName") or "").startswith("trimtab_")
-    return Label(str(row["description"]), method if ours else f"neuronpedia {method}", scores[0] if ours and scores else None)
+    return Label(
+        str(row["description"]), method if ours else f"neuronpedia {method}", scores[0] if ours and scores else None
+    )
 
 
 def _upper(low: float, step: float) -> float:
@@ -282,6 +289,10 @@ def _by_index(rows: Iterable[Row]) -> dict[int, list[Row]]:
 
 def _write_rows(path: Path, rows: Sequence[Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", 5, raw, mtime=0) as packed, io.TextIOWrapper(packed, "utf-8") as out:
+    with (
+        path.open("wb") as raw,
+        gzip.GzipFile("", "wb", 5, raw, mtime=0) as packed,
+        io.TextIOWrapper(packed, "utf-8") as out,
+    ):
         for row in rows:
             out.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")

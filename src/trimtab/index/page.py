@@ -7,13 +7,13 @@ page from disk fetch data.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from html import escape
 from math import log1p
 from pathlib import Path
 
-from trimtab.files import write_file, write_folder
 from trimtab.errors import InputError
+from trimtab.files import write_file, write_folder
 from trimtab.index.show import facts, groups
 from trimtab.index.store import Example, Feature, Index
 from trimtab.report.blocks import visible

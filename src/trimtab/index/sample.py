@@ -53,9 +53,7 @@ def top_key(value: np.ndarray, place: np.ndarray, feature: np.ndarray) -> np.nda
     return ((np.uint64(0xFFFFFFFF) - bits) << np.uint64(32)) | tie
 
 
-def best(
-    group: np.ndarray, key: np.ndarray, document: np.ndarray, sizes: np.ndarray, per_document: int
-) -> np.ndarray:
+def best(group: np.ndarray, key: np.ndarray, document: np.ndarray, sizes: np.ndarray, per_document: int) -> np.ndarray:
     """Which candidates are kept: in each group the `sizes[group]` smallest keys, at most `per_document` of a document.
 
     `sizes` is [candidates]. Returns indices, ordered by (group, key).

@@ -33,7 +33,8 @@ class Hit:
 @dataclass(frozen=True)
 class Firing:
     """A feature that fires in a text: its activations on every token (BOS left out), and the largest as a share of
-    the largest in the index (None where it never fired there)."""
+    the largest in the index (None where it never fired there).
+    """
 
     feature: int
     values: tuple[float, ...]
@@ -99,7 +100,9 @@ def _matches(index: Index, word: str) -> list[tuple[int, float, str]]:
 
 
 @torch.no_grad()
-def firing(model: Model, sae: SAE, text: str, index: Index | None = None, *, most: int = 20) -> tuple[list[str], list[Firing]]:
+def firing(
+    model: Model, sae: SAE, text: str, index: Index | None = None, *, most: int = 20
+) -> tuple[list[str], list[Firing]]:
     """The tokens of `text`, and the features that fire in it: strongest first, measured against their own maximum.
 
     Without an index the SAE's own maxima are used; without either, activations are compared as they are.
@@ -136,15 +139,16 @@ def firing(model: Model, sae: SAE, text: str, index: Index | None = None, *, mos
 def nearest(sae: SAE, vector: Tensor, index: Index | None = None, *, most: int = 20) -> list[Hit]:
     """Features whose decoder rows have the largest cosine with `vector` [d]; the score is the cosine."""
     if vector.shape != (sae.d_in,):
-        raise InputError(f"The vector has shape {list(vector.shape)}; the SAE {sae.name!r} has rows of width {sae.d_in}.")
+        raise InputError(
+            f"The vector has shape {list(vector.shape)}; the SAE {sae.name!r} has rows of width {sae.d_in}."
+        )
     if not bool(vector.isfinite().all()) or not bool(vector.any()):
         raise InputError("The vector must be finite and not zero.")
     unit = normalize(sae.W_dec, dim=-1)
     cosines, features = near(unit, normalize(vector.to(unit)[None], dim=-1), most)
     labels = index.labels(features[0].tolist()) if index is not None else {}
     return [
-        Hit(f, c, "cosine", _first(labels, f))
-        for c, f in zip(cosines[0].tolist(), features[0].tolist(), strict=True)
+        Hit(f, c, "cosine", _first(labels, f)) for c, f in zip(cosines[0].tolist(), features[0].tolist(), strict=True)
     ]
 
 

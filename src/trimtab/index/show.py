@@ -34,7 +34,9 @@ def facts(feature: Feature) -> list[str]:
     mean = "" if feature.mean is None else f"mean {feature.mean:.4g}, "
     lines = [f"fires on {feature.density:.4%} of tokens ({feature.count:,} times), {mean}max {feature.max:.4g}"]
     if feature.words:
-        shown = ", ".join(f"“{visible(w.text)}” {w.count:,} ({w.count / max(1, w.seen):.0%})" for w in feature.words[:8])
+        shown = ", ".join(
+            f"“{visible(w.text)}” {w.count:,} ({w.count / max(1, w.seen):.0%})" for w in feature.words[:8]
+        )
         note = "" if feature.words_error == 0 else f"; each up to {feature.words_error:,} more"
         lines.append(f"fires on (and how often of the times it was read): {shown}{note}")
     if feature.lens is not None:
@@ -58,9 +60,7 @@ def histogram(feature: Feature) -> Text:
     from math import log1p
 
     top = max(n for _, _, n in feature.histogram)
-    bars = "".join(
-        BLOCKS[min(7, int(8 * log1p(n) / log1p(top)))] if n else " " for _, _, n in feature.histogram
-    )
+    bars = "".join(BLOCKS[min(7, int(8 * log1p(n) / log1p(top)))] if n else " " for _, _, n in feature.histogram)
     low, high = feature.histogram[0][0], feature.histogram[-1][1]
     return Text.assemble("  ", (f"{low:.3g} ", "dim"), bars, (f" {high:.3g}  (log scales)", "dim"))
 

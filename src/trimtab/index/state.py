@@ -13,7 +13,17 @@ from pydantic import Field
 from trimtab.files import write_file
 from trimtab.index.events import Events
 from trimtab.index.sample import (
-    BAND, BANDS, BINS, GROUPS, RANDOM, TOP, best, bins, place_hash, random_key, rank, top_key,
+    BAND,
+    BANDS,
+    BINS,
+    GROUPS,
+    RANDOM,
+    best,
+    bins,
+    place_hash,
+    random_key,
+    rank,
+    top_key,
 )  # fmt: skip
 from trimtab.index.tally import Tally
 from trimtab.spec import Spec
@@ -28,7 +38,8 @@ OTHER = "(other sources)"
 class IndexSpec(Spec):
     """What an index holds. `top`, `random` and `per_band` are examples of each feature; an example is the firing token
     with `before` and `after` tokens around it. `words` and `partners` are how many tokens and features are counted
-    for each feature; pairs are counted among the `pairs` strongest features of each token."""
+    for each feature; pairs are counted among the `pairs` strongest features of each token.
+    """
 
     context: Annotated[int, Field(ge=8)] = 128
     tokens: Annotated[int, Field(ge=1)] | None = None
@@ -49,7 +60,8 @@ class IndexSpec(Spec):
 @dataclass(frozen=True)
 class Examples:
     """Examples as columns. `group` is feature * GROUPS + slot; `tokens` and `values` [n, before + 1 + after], -1 and 0
-    where the context ends."""
+    where the context ends.
+    """
 
     group: np.ndarray
     key: np.ndarray
@@ -75,6 +87,7 @@ class Examples:
     @staticmethod
     def none(width: int) -> Examples:
         """No rows."""
+
         def empty(kind: Any, *shape: int) -> np.ndarray:
             return np.zeros((0, *shape), dtype=kind)
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import duckdb
 
 FORMAT = 1
+_FOLDERS = ("features", "examples", "words", "partners", "sources", "lens")
+_FILES = ("tokens", "labels")
 
 
 @dataclass(frozen=True)
@@ -122,21 +124,27 @@ class Index:
     def _database(self) -> duckdb.DuckDBPyConnection:
         import duckdb
 
-        database = duckdb.connect(":memory:")
-        for name in ("features", "examples", "words", "partners", "sources", "lens"):
-            if (self.folder / name).is_dir():
-                database.sql(f"create view {name} as from read_parquet('{_quoted(self.folder / name)}/*.parquet')")
-        for name in ("tokens", "labels"):
-            if (self.folder / f"{name}.parquet").is_file():
-                database.sql(f"create view {name} as from read_parquet('{_quoted(self.folder / name)}.parquet')")
-        return database
+        return duckdb.connect(":memory:")
+
+    @cached_property
+    def _views(self) -> set[str]:
+        return set()
+
+    def _add_views(self) -> None:
+        """Name the tables that are there; some are written after the index was opened."""
+        for name in (*_FOLDERS, *_FILES):
+            if name not in self._views and self.has(name):
+                files = _quoted(self.folder / name) + ("/*.parquet" if name in _FOLDERS else ".parquet")
+                self._database.execute(f"create view {name} as from read_parquet('{files}')")
+                self._views.add(name)
 
     def has(self, table: str) -> bool:
         """Whether the index has this table (`lens` and `labels` are added later)."""
-        return (self.folder / table).is_dir() or (self.folder / f"{table}.parquet").is_file()
+        return (self.folder / (table if table in _FOLDERS else f"{table}.parquet")).exists()
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """The rows of a DuckDB query over the tables, in a stable order if the query has one."""
+        self._add_views()
         found = self._database.execute(sql, list(values))
         names = [column[0] for column in found.description]
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
@@ -221,9 +229,7 @@ class Index:
                 name: tuple(zip(row[name], row[f"{name}_values"], strict=True))
                 for name in ("promoted", "suppressed", "neighbours")
             }
-            found[row["feature"]] = Lens(
-                **pairs, reads_writes=row["reads_writes"], output_score=row["output_score"]
-            )
+            found[row["feature"]] = Lens(**pairs, reads_writes=row["reads_writes"], output_score=row["output_score"])
         return found
 
     def labels(self, features: Sequence[int] | None = None) -> dict[int, tuple[Label, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +106,7 @@ def write_parts(folder: Path, name: str, columns: Mapping[str, Any]) -> None:
     table = pa.table({**columns, "feature": pa.array(feature.astype(np.int32))})
     last = int(feature[-1]) // FEATURES_PER_PART if len(feature) else 0
     edges = np.searchsorted(feature, np.arange(last + 2) * FEATURES_PER_PART)
-    for part, (begin, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for part, (begin, end) in enumerate(itertools.pairwise(edges)):
         _write(folder / name / f"{part:05d}.parquet", table.slice(begin, end - begin))
 
 
