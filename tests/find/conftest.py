@@ -25,6 +25,6 @@ def parts(sea: ContrastSet) -> Splits:
 
 @pytest.fixture(scope="session")
 def noisy(world: PlantedWorld) -> ContrastSet:
-    """Every concept on the positive side, a third of the texts each: 36 pooled texts a concept, none on the negative."""
+    """Every concept on the positive side, 36 texts each, and none on the negative."""
     texts = [text for seed, name in enumerate(world.words) for text in world.texts(name, 36, seed)]
     return ContrastSet.of(texts, world.texts(None, 108, seed=9), name="all", paired=False)

@@ -24,8 +24,10 @@ from trimtab.find.pairs import ContrastSet
 from trimtab.testing.planted import PlantedWorld
 
 
-def rings(sizes: tuple[int, ...] = (7, 12), extra: int = 40, d: int = 64, seed: int = 0) -> tuple[torch.Tensor, list[range]]:
-    """Decoder rows of weekdays and months: each group on a ring about its own axis, in its own plane; then loose rows."""
+def rings(
+    sizes: tuple[int, ...] = (7, 12), extra: int = 40, d: int = 64, seed: int = 0
+) -> tuple[torch.Tensor, list[range]]:
+    """Decoder rows of weekdays and months: each group on a ring about its own axis; then loose rows."""
     generator = torch.Generator().manual_seed(seed)
     basis = torch.linalg.qr(torch.randn(d, d, generator=generator)).Q
     rows, groups = [], []

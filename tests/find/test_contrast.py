@@ -60,9 +60,10 @@ def test_the_answer_is_what_follows_the_shared_start(world: PlantedWorld) -> Non
     made = ContrastSet.of(["the cat found a boat"] * 8, ["the cat found a stone"] * 8)
     kept = pooled_tokens(tokenise(world.model, made), made, "answer", world.model.bos_id)
     assert kept == [[False] * 5 + [True]] * 16
+    loose = ContrastSet.of(made.positive, made.negative, paired=False)
+    ids = tokenise(world.model, loose)
     with pytest.raises(InputError, match="not paired"):
-        loose = ContrastSet.of(made.positive, made.negative, paired=False)
-        pooled_tokens(tokenise(world.model, loose), loose, "answer", world.model.bos_id)
+        pooled_tokens(ids, loose, "answer", world.model.bos_id)
 
 
 def test_several_sites_share_one_forward_pass_a_text(world: PlantedWorld, few: ContrastSet) -> None:

@@ -46,7 +46,13 @@ def test_without_a_choice_the_best_on_dev_is_taken_and_said(world: PlantedWorld,
     assert found.chosen is not None
     assert found.chosen.dev.shift == max(one.dev.shift for one in found.candidates)
     assert found.chosen.name == "all features"  # three concepts: one feature or one cluster is not enough
-    assert [one.name for one in found.candidates] == ["best feature", "all features", "cluster 1", "cluster 2", "cluster 3"]
+    assert [one.name for one in found.candidates] == [
+        "best feature",
+        "all features",
+        "cluster 1",
+        "cluster 2",
+        "cluster 3",
+    ]
     assert any("the largest shift on dev" in line for line in summary(found))
     pairs = {frozenset(one.features) for one in found.clusterings[0].clusters}
     assert pairs >= {frozenset((world.concepts[c], world.readers[c])) for c in world.words}

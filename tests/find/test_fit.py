@@ -62,7 +62,9 @@ def test_caa_is_the_mean_difference(world: PlantedWorld, both: tuple[Activations
     assert torch.allclose(fit("caa", train, world.sae).vectors[world.site], expected)
 
 
-def test_the_vector_is_the_weighted_sum_of_decoder_rows(world: PlantedWorld, both: tuple[Activations, Activations]) -> None:
+def test_the_vector_is_the_weighted_sum_of_decoder_rows(
+    world: PlantedWorld, both: tuple[Activations, Activations]
+) -> None:
     for method in METHODS:
         if method == "fgaa":
             continue
@@ -81,7 +83,9 @@ def test_equal_weights_follow_the_signs_and_give_rows_one_length(
     assert found.weights[world.site][3] < 0 < found.weights[world.site][1]
 
 
-def test_per_prompt_least_squares_on_one_prompt_is_numpys(world: PlantedWorld, both: tuple[Activations, Activations]) -> None:
+def test_per_prompt_least_squares_on_one_prompt_is_numpys(
+    world: PlantedWorld, both: tuple[Activations, Activations]
+) -> None:
     from dataclasses import replace
 
     train = both[0]
@@ -99,7 +103,9 @@ def test_per_prompt_least_squares_on_one_prompt_is_numpys(world: PlantedWorld, b
     assert list(found.values()) == pytest.approx([*solution.tolist(), 0.0], abs=1e-4)
 
 
-def test_fgaa_keeps_rare_features_of_positive_difference(world: PlantedWorld, both: tuple[Activations, Activations]) -> None:
+def test_fgaa_keeps_rare_features_of_positive_difference(
+    world: PlantedWorld, both: tuple[Activations, Activations]
+) -> None:
     from dataclasses import replace
 
     rare = replace(world.sae, density=torch.where(torch.arange(world.sae.d_sae) == 5, 0.5, 0.001))
@@ -107,7 +113,9 @@ def test_fgaa_keeps_rare_features_of_positive_difference(world: PlantedWorld, bo
     assert 5 not in weights
     assert sum(weights.values()) == pytest.approx(1.0)
     assert min(weights.values()) > 0
-    difference = torch.from_numpy(np.asarray(both[0].positive.latents.mean(0) - both[0].negative.latents.mean(0)).ravel())
+    difference = torch.from_numpy(
+        np.asarray(both[0].positive.latents.mean(0) - both[0].negative.latents.mean(0)).ravel()
+    )
     assert set(weights) == {i for i in range(world.sae.d_sae) if difference[i] > 0 and i != 5}
     with pytest.raises(InputError, match="at least one feature"):
         fit("fgaa", both[0], replace(world.sae, density=torch.ones(world.sae.d_sae)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,12 @@ from trimtab.find.overlap import near_duplicates
 from trimtab.find.pairs import ContrastSet, audit, leaks
 from trimtab.find.sources import read, shipped, shipped_names
 
-POSITIVE = [f"The {a} sailed out past the {b}." for a in ("ship", "boat", "yacht") for b in ("reef", "buoy", "pier", "bar")]
-NEGATIVE = [f"A {a} was seen in the quiet {b}." for a in ("clerk", "judge", "tailor") for b in ("hall", "inn", "lane", "den")]
+POSITIVE = [
+    f"The {a} sailed out past the {b}." for a in ("ship", "boat", "yacht") for b in ("reef", "buoy", "pier", "bar")
+]
+NEGATIVE = [
+    f"A {a} was seen in the quiet {b}." for a in ("clerk", "judge", "tailor") for b in ("hall", "inn", "lane", "den")
+]
 ROWS = [{"positive": p, "negative": n} for p, n in zip(POSITIVE, NEGATIVE, strict=True)]
 
 
@@ -75,9 +80,10 @@ def test_leaks_between_two_files_are_reported() -> None:
 
 def test_near_duplicates_agree_with_a_plain_double_loop() -> None:
     texts = [*POSITIVE, *NEGATIVE, "the SHIP sailed out, past the reef", "one", "one"]
-    grams = [{*zip(w, w[1:], strict=False)} or {tuple(w)} for w in (t.lower().replace(",", "").strip(".").split() for t in texts)]
+    grams = [{*pairwise(w)} or {tuple(w)} for w in (t.lower().replace(",", "").strip(".").split() for t in texts)]
     naive = [
-        (i, j) for j in range(len(texts)) for i in range(j) if len(grams[i] & grams[j]) / len(grams[i] | grams[j]) >= 0.7
+        (i, j) for j in range(len(texts)) for i in range(j)
+        if len(grams[i] & grams[j]) / len(grams[i] | grams[j]) >= 0.7
     ]  # fmt: skip
     assert near_duplicates(texts) == sorted(naive)
 

@@ -105,7 +105,10 @@ def test_the_output_score_follows_its_formula(world: PlantedWorld) -> None:
 
 
 def test_a_writer_scores_higher_than_it_does_for_other_words(world: PlantedWorld) -> None:
-    scores = {c: output_scores(world.model, world.sae, [i], prompt="the cat saw the", k=5)[0] for c, i in world.concepts.items()}
+    scores = {
+        c: output_scores(world.model, world.sae, [i], prompt="the cat saw the", k=5)[0]
+        for c, i in world.concepts.items()
+    }
     for concept, one in scores.items():
         assert set(one.promoted) == set(world.words[concept])
         assert one.best_rank == 0

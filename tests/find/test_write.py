@@ -30,7 +30,11 @@ class _Server:
                 outer.bodies.append(body)
                 outer.keys.append(self.headers.get("Authorization"))
                 status, text = outer.reply(body, len(outer.bodies) - 1)
-                answer = {"choices": [{"message": {"role": "assistant", "content": text}}]} if status == 200 else {"error": text}
+                answer = (
+                    {"choices": [{"message": {"role": "assistant", "content": text}}]}
+                    if status == 200
+                    else {"error": text}
+                )
                 self.send_response(status if self.path == "/v1/chat/completions" else 404)
                 self.end_headers()
                 self.wfile.write(json.dumps(answer).encode())
@@ -53,14 +57,19 @@ def server() -> Iterator[_Server]:
 
 def _pair(i: int) -> str:
     return json.dumps(
-        {"positive": f"The ship number {i} sailed away over the sea.", "negative": f"The bus number {i} drove away over the hill."}
+        {
+            "positive": f"The ship number {i} sailed away over the sea.",
+            "negative": f"The bus number {i} drove away over the hill.",
+        }
     )
 
 
 def test_pairs_come_from_the_endpoint_and_junk_is_asked_for_again(server: _Server) -> None:
     def reply(_: Any, turn: int) -> tuple[int, str]:
         good = [_pair(10 * turn + i) for i in range(6)]
-        return 200, "\n".join(["Sure, here they are:", "```json", *good, good[0], '{"positive": "too short", "negative": "x"}', "{"])
+        return 200, "\n".join(
+            ["Sure, here they are:", "```json", *good, good[0], '{"positive": "too short", "negative": "x"}', "{"]
+        )
 
     server.reply = reply
     said: list[str] = []

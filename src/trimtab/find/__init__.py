@@ -1,0 +1,1 @@
+"""From a contrast to a recipe: contrast sets, positions, features, clusters, weights."""

@@ -2,7 +2,7 @@
 
 A similarity is a matrix [n, n] in [0, 1]; a method is a function from it to labels [n], -1 meaning in no cluster. Both
 come from the published procedures: the cosine of decoder rows (Engels et al. 2405.14860 for the graph, Lim, Tantia and
-Erisken 2024 for HDBSCAN), co-activation by phi (Li et al. 2410.19750) and by Jaccard (Clarke, Bhatnagar and Bloom 2024).
+Erisken 2024 for HDBSCAN), co-activation by phi (Li et al. 2410.19750) and Jaccard (Clarke, Bhatnagar, Bloom 2024).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SIMILARITIES: tuple[Similarity, ...] = ("cosine", "phi", "jaccard", "joint")
 
 @dataclass(frozen=True)
 class Cluster:
-    """Features that belong together. cosine: mean over its pairs of decoder rows; name: tokens they promote together."""
+    """Features that belong together. cosine: mean over pairs of decoder rows; name: tokens they promote together."""
 
     features: tuple[int, ...]
     cosine: float
@@ -46,8 +46,8 @@ class Cluster:
 class Clustering:
     """Clusters, largest first, the features in none, and how far one can rely on them.
 
-    stability: mean over resamplings of the share of feature pairs in one cluster that stay together (1 is best), overall
-    and per cluster. noise: share of features in no cluster.
+    stability: mean over resamplings of the share of feature pairs in one cluster that stay together (1 is best),
+    overall and per cluster. noise: share of features in no cluster.
     """
 
     clusters: tuple[Cluster, ...]
@@ -58,6 +58,7 @@ class Clustering:
 
     @property
     def noise(self) -> float:
+        """Share of features in no cluster."""
         return len(self.loose) / max(len(self.loose) + sum(len(c.features) for c in self.clusters), 1)
 
 
@@ -278,7 +279,7 @@ def _together(
     resamples: int,
     seed: int,
 ) -> Matrix:
-    """How often two features share a cluster when 80 % of the features (and texts, redrawn) are clustered; NaN: never."""
+    """How often two features share a cluster when 80 % of features (and texts, redrawn) are clustered; NaN: never."""
     n = len(labels)
     rng = np.random.default_rng(seed)
     same, met = np.zeros((n, n)), np.zeros((n, n))

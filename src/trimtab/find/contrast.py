@@ -129,7 +129,7 @@ def collect(
         ]
     sums = [_Sums(sae, len(ids), pool) for sae in several]
     for batch in batches(ids):
-        stream = read(model, batch.ids, sorted({sae.site for sae in several}, key=lambda site: site.layer), batch.mask)
+        stream = read(model, batch.ids, [one.sae.site for one in sums], batch.mask)
         real = batch.mask.bool()
         use = torch.zeros_like(real)
         for i, row in enumerate(batch.rows):
@@ -165,7 +165,7 @@ def pooled_tokens(
 
 def _common(rows: Sequence[Sequence[int]]) -> int:
     """Length of the longest start that all rows share."""
-    shortest, longest = min(rows), max(rows)
+    shortest, longest = (list(pick(tuple(row) for row in rows)) for pick in (min, max))
     for i, (a, b) in enumerate(zip(shortest, longest, strict=False)):
         if a != b:
             return i

@@ -39,8 +39,8 @@ TOKENS_PER_BATCH = 192  # logits are what fills the memory: 192 tokens of a voca
 @dataclass(frozen=True)
 class Shift:
     """What a vector did. `shift`: change of log-likelihood per token, in nats, of positive texts minus that of negative
-    texts, with its 95 % bootstrap interval; `positive` and `negative` are its two parts. `strength` multiplied the vector
-    (per site); `kl` is the cost that was reached, in nats per neutral token.
+    texts, with its 95 % bootstrap interval; `positive` and `negative` are its two parts. `strength` multiplied the
+    vector (per site); `kl` is the cost that was reached, in nats per neutral token.
     """
 
     shift: float

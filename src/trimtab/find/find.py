@@ -67,7 +67,7 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """Everything that was found. With no features there are no candidates and no recipe: the contrast is not in the SAE.
+    """Everything that was found. No features: no candidates and no recipe, since the contrast is not in the SAE.
 
     chosen: the candidate that the recipe carries out; test: its shift on texts that chose nothing; auc, dense_auc: how
     well its features, and a logistic probe on the whole residual, separate the test texts (the first site's).

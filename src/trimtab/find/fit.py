@@ -25,7 +25,7 @@ FGAA_DENSITY = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """One vector [d] per site, and for methods on features the weight of each; `setting` is what cross-validation chose."""
+    """One vector [d] per site, and for methods on features their weights; `setting` is what cross-validation chose."""
 
     method: str
     vectors: Mapping[Site, Tensor]
@@ -45,6 +45,7 @@ class Task:
 
     @property
     def rows(self) -> Tensor:
+        """Decoder rows of the features, [n, d]."""
         return self.sae.rows(self.features).float().cpu()
 
     def deltas(self) -> Tensor:
@@ -150,7 +151,9 @@ def _per_prompt(task: Task) -> Weights:
     for active, delta in zip(f, task.deltas(), strict=True):
         on = active.nonzero()[:, 0]
         if len(on):
-            solution = torch.linalg.lstsq((active[on, None] * rows[on]).T, delta[:, None], driver="gelsd").solution[:, 0]
+            solution = torch.linalg.lstsq((active[on, None] * rows[on]).T, delta[:, None], driver="gelsd").solution[
+                :, 0
+            ]
             total[on] += solution * active[on]
     return Weights(total / len(f))
 
@@ -166,7 +169,9 @@ def _logistic(task: Task) -> Weights:
     return Weights(coefficient * torch.cat([pos, neg]).var(0, unbiased=False), chosen)
 
 
-def _regression(solve: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, float | None]]) -> Callable[[Task], Weights]:
+def _regression(
+    solve: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, float | None]],
+) -> Callable[[Task], Weights]:
     """Regression of the deltas on decoder rows; all prompts share the weights, cross-validated over prompts."""
 
     def method(task: Task) -> Weights:
@@ -231,10 +236,10 @@ DENSE: Mapping[str, Callable[[Task], tuple[Tensor, float | None]]] = {"caa": _ca
 
 
 def _per_site(values: Sequence[int] | Sequence[Sequence[int]], sites: int) -> list[list[int]]:
-    nested = [v for v in values if not isinstance(v, (int, np.integer))]
-    lists = [list(v) for v in nested] if nested else [list(values)]  # type: ignore[arg-type]
-    if not values and sites > 1:
-        return [[] for _ in range(sites)]
+    lists = [list(value) for value in values if not isinstance(value, int)]
+    if not lists:
+        flat = [value for value in values if isinstance(value, int)]
+        lists = [flat] if flat or sites == 1 else [[] for _ in range(sites)]
     if len(lists) != sites:
         raise InputError(f"Features are given for {len(lists)} sites, but there are {sites}. Give one list per site.")
     return lists

@@ -63,7 +63,7 @@ def curvature(model: Model, site: Site, draws: int = 4, seed: int = 0) -> Curvat
 
 
 def likelihood_gradient(model: Model, site: Site, contrast: ContrastSet) -> Tensor:
-    """G [d]: derivative of (mean log-likelihood per token of positive minus that of negative texts) by what is added."""
+    """G [d]: derivative of (mean log-likelihood per token of positive minus of negative texts) by what is added."""
     texts = [*contrast.positive, *contrast.negative]
     shares = [1 / len(contrast.positive)] * len(contrast.positive) + [-1 / len(contrast.negative)] * len(
         contrast.negative

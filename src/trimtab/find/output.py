@@ -25,8 +25,8 @@ ROWS = 32
 class OutputScore:
     """The output score of one feature and its parts.
 
-    score = (1 - best_rank / vocabulary) * probability, where `best_rank` (from 0) is the best rank and `probability` the
-    largest probability that any promoted token reaches after the feature was amplified. `promoted`: those tokens.
+    score = (1 - best_rank / vocabulary) * probability, where `best_rank` (from 0) is the best rank and `probability`
+    the largest probability that any promoted token reaches after the feature was amplified. `promoted`: those tokens.
     """
 
     index: int

@@ -6,7 +6,7 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-
+from itertools import pairwise
 
 
 def near_duplicates(texts: Sequence[str], threshold: float = 0.7) -> list[tuple[int, int]]:
@@ -29,7 +29,7 @@ def normal(text: str) -> str:
 
 def _grams(text: str) -> frozenset[tuple[str, ...]]:
     words = normal(text).split()
-    return frozenset(zip(words, words[1:], strict=False)) or frozenset({tuple(words)})
+    return frozenset(pairwise(words)) or frozenset({tuple(words)})
 
 
 def partition(

@@ -117,7 +117,9 @@ class ContrastSet:
             part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
     def _only(self, positive: Sequence[int], negative: Sequence[int]) -> ContrastSet:
-        pos, neg = (tuple(side[i] for i in rows) for side, rows in ((self.positive, positive), (self.negative, negative)))
+        pos, neg = (
+            tuple(side[i] for i in rows) for side, rows in ((self.positive, positive), (self.negative, negative))
+        )
         return ContrastSet(self.name, pos, neg, self.paired, self.source)
 
 
@@ -137,6 +139,7 @@ class Audit(NamedTuple):
 
     @property
     def clean(self) -> bool:
+        """Whether nothing is repeated."""
         return not (self.duplicates or self.near)
 
 

@@ -49,6 +49,7 @@ class Positions:
 
     @property
     def matter(self) -> tuple[int, ...]:
+        """Slots whose effect is not chance, at a false discovery rate of 5 %."""
         return tuple(slot for slot, q in zip(self.slots, self.q, strict=True) if q <= 0.05)
 
     def strip(self) -> str:
@@ -61,7 +62,8 @@ class Positions:
 
 @torch.no_grad()
 def find_positions(
-    model: Model, contrast: ContrastSet, site: Site, align: Align = "right", *, slots: int = 24, draws: int = 199, seed: int = 0
+    model: Model, contrast: ContrastSet, site: Site, align: Align = "right", *, slots: int = 24, draws: int = 199,
+    seed: int = 0,
 ) -> Positions:  # fmt: skip
     """Which token positions carry the contrast at `site`.
 

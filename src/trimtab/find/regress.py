@@ -17,7 +17,7 @@ Solver = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 
 
 def ridge(rows: np.ndarray, deltas: np.ndarray) -> tuple[np.ndarray, float | None]:
-    """Weights [k] so that weights @ rows [k, d] fits the deltas [n, d]; the penalty is relative to the rows' squares."""
+    """Weights [k] so that weights @ rows [k, d] fits the deltas [n, d]; the penalty is relative to their squares."""
 
     def solve(gram: np.ndarray, target: np.ndarray, penalty: float) -> np.ndarray:
         solution: np.ndarray = np.linalg.solve(gram + penalty * np.trace(gram) / len(gram) * np.eye(len(gram)), target)
@@ -64,7 +64,8 @@ def logistic(positive: Tensor, negative: Tensor) -> tuple[Tensor, float]:
     # More columns than rows: a larger penalty is called for, so the grid is relative to the number of columns.
     grid = [c / np.sqrt(x.shape[1]) for c in (1e-3, 1e-2, 1e-1, 1.0, 10.0)]
     losses = [
-        -cross_val_score(LogisticRegression(C=c, max_iter=500), z, y, cv=folds, scoring="neg_log_loss").mean() for c in grid
+        -cross_val_score(LogisticRegression(C=c, max_iter=500), z, y, cv=folds, scoring="neg_log_loss").mean()
+        for c in grid
     ]
     best = grid[int(np.argmin(losses))]
     coefficient = LogisticRegression(C=best, max_iter=500).fit(z, y).coef_[0] / deviation

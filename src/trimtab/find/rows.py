@@ -45,7 +45,7 @@ def _json_rows(text: str, path: Path, *, lines: bool) -> list[dict[str, Any]]:
     try:
         if lines:
             rows = []
-            for number, line in enumerate(text.splitlines(), start=1):
+            for number, line in enumerate(text.splitlines(), start=1):  # noqa: B007 (named in the error)
                 if line.strip():
                     rows.append(json.loads(line))
         else:

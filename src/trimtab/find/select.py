@@ -37,10 +37,10 @@ class FeatureScore:
     """One feature against one contrast. `sign` +1: it goes with the positive side, -1: with the negative one.
 
     effect: Cohen's d; auc: 0.5 is none, above 0.5 the positive side; p, q: two-sided, and after Benjamini-Hochberg over
-    all features tested. coverage: share of the texts of its own side on which it fires. The `held_` numbers are of texts
-    that chose nothing. density: share of ordinary tokens. output, promoted: see `OutputScore`. gain: likelihood of held-out
-    positive over negative texts, in nats per token, that adding the feature brings at a KL of 0.1, to first order (see
-    `gain`), on its own side. None: not measured.
+    all features tested. coverage: share of the texts of its own side on which it fires. The `held_` numbers are of
+    texts that chose nothing. density: share of ordinary tokens. output, promoted: see `OutputScore`. gain: likelihood
+    of held-out positive over negative texts, in nats per token, that adding the feature brings at a KL of 0.1, to first
+    order (see `gain`), on its own side. None: not measured.
     """
 
     index: int
@@ -72,8 +72,8 @@ class Filters:
     """Which features are considered. BOS, attention sinks and template tokens are never pooled, whatever stands here.
 
     max_density: share of ordinary tokens above which a feature is too common to be about anything. max_odd: largest
-    activation at BOS and sinks, as a multiple of that at ordinary tokens (None: any; BOS is so long that features of SAEs
-    trained without it fire there by accident). Neither looks at labels, so they cost no significance.
+    activation at BOS and sinks, as a multiple of that at ordinary tokens (None: any; BOS is so long that features of
+    SAEs trained without it fire there by accident). Neither looks at labels, so they cost no significance.
     min_coverage: share of a feature's own side that it must fire on. confirmed: whether held-out texts must agree.
     both_sides: also features of the negative side (with sign -1).
     """
@@ -120,7 +120,7 @@ def select(
 
 
 def score(train: Activations, held: Activations, filters: Filters | None = None) -> list[FeatureScore]:
-    """Features that separate the sides of `train` (false discovery rate controlled) and of `held`, largest effect first."""
+    """Features that separate the sides of `train` (at the false discovery rate) and of `held`, largest effect first."""
     rule = filters or Filters()
     columns = _candidates(train, rule)
     if not len(columns):
@@ -139,7 +139,8 @@ def score(train: Activations, held: Activations, filters: Filters | None = None)
         one = FeatureScore(
             index=index, site=train.site, sign=int(sign[i]), effect=float(effect[i]), auc=float(auc[i]), p=float(p[i]),
             q=float(q[i]), coverage=float(own[i]), other_coverage=float(other[i]),
-            held_effect=float(stats["held"][0][i]), held_auc=float(stats["held"][1][i]), held_p=float(stats["held"][2][i]),
+            held_effect=float(stats["held"][0][i]), held_auc=float(stats["held"][1][i]),
+            held_p=float(stats["held"][2][i]),
             density=float(train.density[index]), peak=float(train.peak[index]),
         )  # fmt: skip
         if one.confirmed or not rule.confirmed:
@@ -148,9 +149,10 @@ def score(train: Activations, held: Activations, filters: Filters | None = None)
 
 
 def with_output(
-    model: Model, sae: SAE, scores: Sequence[FeatureScore], held: ContrastSet | None = None, curve: Curvature | None = None
+    model: Model, sae: SAE, scores: Sequence[FeatureScore], held: ContrastSet | None = None,
+    curve: Curvature | None = None,
 ) -> list[FeatureScore]:  # fmt: skip
-    """The same scores with the output score and promoted tokens filled in and, where there are held-out texts, the gain."""
+    """The same scores with output score and promoted tokens filled in and, where there are held-out texts, the gain."""
     if not scores:
         return []
     features = [one.index for one in scores]

@@ -41,12 +41,13 @@ def summary(found: Finding) -> list[str]:
     for scores, clustering in zip(found.features, found.clusterings, strict=True):
         lines += [
             f"  feature {one.index:6d}  effect {one.effect:5.2f}  AUC {one.auc:.2f} (held out {one.held_auc:.2f})  "
-            f"fires on {one.coverage:.0%} / {one.other_coverage:.0%}  gain {_number(one.gain)}  {' '.join(one.promoted[:5])}"
+            f"fires on {one.coverage:.0%} / {one.other_coverage:.0%}  gain {_number(one.gain)}  "
+            f"{' '.join(one.promoted[:5])}"
             for one in scores
         ]
         lines += [
-            f"  cluster of {len(one.features)}: {list(one.features)}  cosine {one.cosine:.2f}  stability {one.stability:.2f}"
-            f"  {' '.join(one.name)}"
+            f"  cluster of {len(one.features)}: {list(one.features)}  cosine {one.cosine:.2f}  "
+            f"stability {one.stability:.2f}  {' '.join(one.name)}"
             for one in clustering.clusters
         ]
     if found.chosen is None or found.test is None:
@@ -55,7 +56,7 @@ def summary(found: Finding) -> list[str]:
     why = "as asked" if found.settings.choice else "the largest shift on dev"
     lines.append(f"Chosen: {found.chosen.name} ({why}); {_shift(found.test)} on test texts that chose nothing.")
     lines.append(
-        f"Its features separate the test texts with an AUC of {found.auc:.2f}, the whole residual {found.dense_auc:.2f}."
+        f"Its features separate the test texts with an AUC of {found.auc:.2f}, the residual {found.dense_auc:.2f}."
     )
     return lines
 

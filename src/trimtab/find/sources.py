@@ -71,8 +71,8 @@ def from_rows(
             texts[_is_positive(row["label"], source)].append(row["text"])
         return ContrastSet(name, tuple(texts[True]), tuple(texts[False]), False, source)
     raise InputError(
-        f"{source} has the columns {', '.join(sorted(keys))}. Valid: {columns[0]} and {columns[1]}; text and label; or a "
-        "model-written eval with question, statement, answer_matching_behavior and answer_not_matching_behavior."
+        f"{source} has the columns {', '.join(sorted(keys))}. Valid: {columns[0]} and {columns[1]}; text and label; or "
+        "a model-written eval with question, statement, answer_matching_behavior and answer_not_matching_behavior."
     )
 
 
@@ -103,7 +103,9 @@ def _is_positive(label: Any, source: str) -> bool:
         return True
     if word in {"0", "0.0", "-1", "false", "no", "negative", "neg", "-"}:
         return False
-    raise InputError(f"{source}: label {label!r} is neither side. Valid: 1, true, yes, positive; 0, false, no, negative.")
+    raise InputError(
+        f"{source}: label {label!r} is neither side. Valid: 1, true, yes, positive; 0, false, no, negative."
+    )
 
 
 def _written_eval(rows: Sequence[dict[str, Any]], name: str, source: str, view: View) -> ContrastSet:

@@ -71,7 +71,7 @@ def _ranks(values: Array) -> tuple[Array, Array]:
     """Average ranks (from 1) of each column, and the sum of t^3 - t over its groups of t ties."""
     order = np.argsort(values, axis=0, kind="stable")
     ordered = np.take_along_axis(values, order, 0)
-    rows, columns = values.shape
+    rows = len(values)
     place = np.arange(rows)[:, None]
     new = np.ones_like(ordered, dtype=bool)
     new[1:] = ordered[1:] != ordered[:-1]

@@ -1,5 +1,6 @@
 """Contrastive pairs for a concept named in words, written by a model: one behind an OpenAI-compatible endpoint, or the
-local one continuing a template. The result is an ordinary contrast set that a person can edit."""
+local one continuing a template. The result is an ordinary contrast set that a person can edit.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +26,12 @@ WORDS = (6, 25)
 REQUEST = (
     "Write {n} pairs of natural English sentences of 8 to 20 words for studying the concept: {concept}.\n"
     "In each pair the first sentence clearly shows the concept and the second does not; apart from that the two share "
-    "their situation, style and length. Vary subjects, openings and lengths between pairs. Pick settings such as: {hints}.\n"
+    "the situation, style and length. Vary subjects and openings. Use settings such as {hints}.\n"
     'Answer with one JSON object a line and nothing else: {{"positive": "...", "negative": "..."}}'
 )
 HINTS = (
-    "a kitchen", "a train", "a school", "a letter", "an office", "a farm", "a hospital", "a street at night", "a market",
-    "a family meal", "a workshop", "a forest", "a phone call", "a museum", "a small town", "a football match", "a diary",
+    "a kitchen", "a train", "a school", "a letter", "an office", "a farm", "a hospital", "a dark street", "a market",
+    "a family meal", "a workshop", "a forest", "a phone call", "a museum", "a small town", "a football game", "a diary",
     "a news report", "a shop", "an old house", "a courtroom", "a beach", "a garden", "a concert",
 )  # fmt: skip
 LOCAL = (
@@ -38,7 +39,16 @@ LOCAL = (
     ("A short note on the subject of {concept}:", "A short note on the subject of {other}:"),
     ("From a story about {concept}:", "From a story about {other}:"),
 )
-OTHERS = ("a letter", "the weather", "a neighbour", "furniture", "a bus ride", "a meeting", "music lessons", "gardening")
+OTHERS = (
+    "a letter",
+    "the weather",
+    "a neighbour",
+    "furniture",
+    "a bus ride",
+    "a meeting",
+    "music lessons",
+    "gardening",
+)
 
 
 def pairs_from_endpoint(
@@ -47,9 +57,9 @@ def pairs_from_endpoint(
 ) -> ContrastSet:  # fmt: skip
     """Ask `model` at an OpenAI-compatible `url` (such as http://localhost:8000/v1) for `n` pairs.
 
-    Lines that are not pairs, sentences outside 6 to 25 words and repeated texts are dropped, and more is asked for, up to
-    three times as often as needed. Raises `InputError` for an empty concept, and `TrimtabError` when the endpoint cannot
-    be reached, refuses, or does not deliver.
+    Lines that are not pairs, sentences outside 6 to 25 words and repeated texts are dropped, and more is asked for, up
+    to three times as often as needed. Raises `InputError` for an empty concept, and `TrimtabError` when the endpoint
+    cannot be reached, refuses, or does not deliver.
     """
     _check(concept, n)
     draw = random.Random(f"{concept} {seed}")
@@ -65,7 +75,9 @@ def pairs_from_endpoint(
             say(f"{len(made)} of {n} pairs")
         if len(made) == n:
             return ContrastSet.of(*zip(*made, strict=True), name=concept, paired=True)
-    raise TrimtabError(f"{model} at {url} gave only {len(made)} usable pairs of {n} in {rounds} requests. Try another model.")
+    raise TrimtabError(
+        f"{model} at {url} gave only {len(made)} usable pairs of {n} in {rounds} requests. Try another model."
+    )
 
 
 def pairs_from_model(concept: str, n: int, model: Model, *, seed: int = 0, say: Say | None = None) -> ContrastSet:
@@ -133,7 +145,9 @@ def _check(concept: str, n: int) -> None:
 def _chat(url: str, model: str, text: str, key: str | None, seed: int, timeout: float) -> str:
     """One chat completion; every failure as one sentence."""
     if not url.startswith(("http://", "https://")):
-        raise InputError(f"The endpoint must be an http or https address such as http://localhost:8000/v1, not {url!r}.")
+        raise InputError(
+            f"The endpoint must be an http or https address such as http://localhost:8000/v1, not {url!r}."
+        )
     body = {"model": model, "messages": [{"role": "user", "content": text}], "temperature": 1.0, "seed": seed}
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     address = url.rstrip("/") + "/chat/completions"
