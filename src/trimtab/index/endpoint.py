@@ -16,9 +16,9 @@ from trimtab.index.labels import Snippet
 from trimtab.index.store import Example, Feature
 
 _EXPLAIN = (
-    "A feature of a language model fires on the marked tokens <<like this>> of the texts below; the number is how strongly, "
-    "from 1 to 10. The texts show strong and weak firings. Say in at most ten words what the feature responds to, as a noun "
-    "phrase that holds for the weak firings too. Answer with the phrase alone."
+    "A feature of a language model fires on the marked tokens <<like this>> of the texts below; the number is how "
+    "strongly, from 1 to 10. The texts show strong and weak firings. Say in at most ten words what the feature "
+    "responds to, as a noun phrase that holds for the weak firings too. Answer with the phrase alone."
 )
 _DETECT = (
     "A feature of a language model responds to: {label}\nFor each numbered text below, does the feature fire on any of "

@@ -66,14 +66,14 @@ def events(model: Model, sae: SAE, window: Sequence[Context], first: int, limit:
     ids = np.concatenate([context.ids for context in window]).astype(np.int64)
     kept = np.ones(len(ids), dtype=bool) if model.bos_id is None else ids != model.bos_id
     norms = np.zeros(len(ids), dtype=np.float32)
-    tokens, features, values = [], [], []
+    fired: list[list[np.ndarray]] = [[], [], []]  # tokens, features, values
     for rows, batch, mask in batches(window, tokens=TOKENS_PER_BATCH):
         h = read(model, batch, [sae.site], attention_mask=mask)[sae.site].float()
         place = np.concatenate([np.arange(start[row], start[row + 1]) for row in rows])
         norms[place] = h.norm(dim=-1)[mask.bool().to(h.device)].cpu().numpy()
-        for found in _fired(sae, h, mask, place, kept):
-            for into, part in zip((tokens, features, values), found, strict=True):
-                into.append(part)
+        for parts in _fired(sae, h, mask, place, kept):
+            for column, part in zip(fired, parts, strict=True):
+                column.append(part)
     if not np.isfinite(norms).all():
         where = int(np.searchsorted(start, np.flatnonzero(~np.isfinite(norms))[0], side="right")) - 1
         raise InputError(
@@ -83,13 +83,13 @@ def events(model: Model, sae: SAE, window: Sequence[Context], first: int, limit:
     if limit is None:
         limit = sink_limit(norms[kept])
     kept &= norms <= limit
-    token = np.concatenate(tokens)
+    token, feature, value = map(np.concatenate, fired)
     order = np.argsort(token, kind="stable")  # batches come shortest first; features are in order within a token
     order = order[kept[token[order]]]
     found = Events(
         token[order],
-        np.concatenate(features)[order],
-        np.concatenate(values)[order],
+        feature[order],
+        value[order],
         ids,
         kept,
         start,

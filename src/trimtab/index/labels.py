@@ -81,8 +81,8 @@ def held_out(
 ) -> dict[int, list[Snippet]]:
     """For each feature up to `per_side` pieces of `width` tokens in which it fires and as many in which it does not.
 
-    Pieces tile the first `contexts` contexts of `texts`, and are drawn at random with `seed`. `limit`: the sink limit of
-    the index. A feature that fires in none of the pieces has no snippets.
+    Pieces tile the first `contexts` contexts of `texts`, and are drawn at random with `seed`. `limit`: the sink limit
+    of the index. A feature that fires in none of the pieces has no snippets.
     """
     from trimtab.index.events import events
 

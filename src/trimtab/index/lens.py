@@ -1,4 +1,4 @@
-"""What each decoder row points at: tokens through the logit lens, other rows near it, and whether it reads or writes."""
+"""What each decoder row points at: tokens through the logit lens, rows near it, and whether it reads or writes."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def reads_writes(concentration: float, output_score: float | None) -> str:
 def _concentration(index: Index) -> np.ndarray:
     """The share of each feature's firing that falls on its twenty most frequent tokens; 0 where it never fires."""
     rows = index.query(
-        "select feature, sum(n) / any_value(features.count) as share from (select feature, count as n, row_number() over "
-        "(partition by feature order by count desc) as place from words) join features using (feature) "
+        "select feature, sum(n) / any_value(features.count) as share from (select feature, count as n, row_number() "
+        "over (partition by feature order by count desc) as place from words) join features using (feature) "
         "where place <= 20 group by feature"
     )
     share = np.zeros(index.features)

@@ -38,11 +38,12 @@ a { color: inherit } a:focus-visible, input:focus-visible { outline: 2px solid v
 input { font: inherit; width: 100%; padding: .5rem .75rem; border: 1px solid var(--line); border-radius: 6px;
   background: var(--page); color: inherit }
 ul.found { list-style: none; padding: 0 } ul.found li { padding: .35rem 0; border-top: 1px solid var(--line) }
-@media (max-width: 36rem) { ol.examples li { grid-template-columns: 1fr; gap: 0 } ol.examples .value { text-align: left } }
+@media (max-width: 36rem) {
+  ol.examples li { grid-template-columns: 1fr; gap: 0 } ol.examples .value { text-align: left } }
 """
 
 _SEARCH = """
-const box = document.getElementById("words"), list = document.getElementById("found"), say = document.getElementById("say");
+const [box, list, say] = ["words", "found", "say"].map(id => document.getElementById(id));
 function draw() {
   const words = box.value.toLowerCase().split(/\\s+/).filter(Boolean);
   const hits = [];
@@ -54,10 +55,11 @@ function draw() {
     }
   });
   hits.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
-  say.textContent = hits.length + (hits.length === 1 ? " feature" : " features") + (hits.length > 200 ? ", 200 shown" : "");
+  const shown = hits.length > 200 ? ", 200 shown" : "";
+  say.textContent = hits.length + (hits.length === 1 ? " feature" : " features") + shown;
   list.replaceChildren(...hits.slice(0, 200).map(([, place]) => {
     const [number, label, , density] = FEATURES[place];
-    const item = document.createElement("li"), link = document.createElement("a"), soft = document.createElement("span");
+    const [item, link, soft] = ["li", "a", "span"].map(tag => document.createElement(tag));
     link.href = "feature/" + number + ".html";
     link.textContent = number + "  " + label;
     soft.className = "soft";
@@ -167,8 +169,9 @@ def _histogram(feature: Feature) -> str:
     )
     low, high = feature.histogram[0][0], feature.histogram[-1][1]
     return (
-        f"<figure><svg viewBox='0 0 100 30' preserveAspectRatio='none' role='img' aria-label='Histogram of activations'>"
-        f"{bars}</svg><figcaption>Activations from {low:.3g} to {high:.3g}; both scales are logarithmic</figcaption></figure>"
+        "<figure><svg viewBox='0 0 100 30' preserveAspectRatio='none' role='img' aria-label='Histogram of activations'>"
+        f"{bars}</svg><figcaption>Activations from {low:.3g} to {high:.3g}; both scales are logarithmic</figcaption>"
+        "</figure>"
     )
 
 

@@ -74,8 +74,8 @@ def _matches(index: Index, word: str) -> list[tuple[int, float, str]]:
     found = [
         (row["feature"], _WORDS * row["share"], f"fires on it ({row['share']:.0%})")
         for row in index.query(
-            "select feature, sum(words.count) / any_value(features.count) as share from words join tokens using (token) "
-            "join features using (feature) where lower(trim(text)) = ? group by feature",
+            "select feature, sum(words.count) / any_value(features.count) as share from words "
+            "join tokens using (token) join features using (feature) where lower(trim(text)) = ? group by feature",
             [word],
         )
     ]
@@ -92,7 +92,8 @@ def _matches(index: Index, word: str) -> list[tuple[int, float, str]]:
     ids = [row["token"] for row in index.query("select token from tokens where lower(trim(text)) = ?", [word])]
     if ids:
         rows = index.query(
-            "select feature, avg(list_has_any(tokens, ?)::int) as share from examples group by feature having share > 0",
+            "select feature, avg(list_has_any(tokens, ?)::int) as share from examples "
+            "group by feature having share > 0",
             [ids],
         )
         found += [(r["feature"], _EXAMPLES * r["share"], f"in {r['share']:.0%} of its examples") for r in rows]

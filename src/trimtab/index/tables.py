@@ -38,7 +38,7 @@ def write_tables(state: State, folder: Path, texts: Sequence[str]) -> None:
     shown = np.zeros(state.vocabulary, dtype=bool)
     shown[state.examples.tokens[state.examples.tokens >= 0]] = True
     used = np.flatnonzero(shown | (a["seen"] > 0))
-    rows = {"token": used.astype(np.int32), "text": [texts[i] for i in used], "seen": a["seen"][used]}
+    rows = {"token": used.astype(np.int32), "text": [texts[i] for i in used.tolist()], "seen": a["seen"][used]}
     _write(folder / "tokens.parquet", rows)
 
 
