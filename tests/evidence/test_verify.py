@@ -13,7 +13,7 @@ from trimtab.evidence.measure import Text, read_texts, sample_of
 from trimtab.evidence.targets import targets_of
 from trimtab.evidence.trace import trace
 from trimtab.evidence.values import Evidence
-from trimtab.spec import Sampling
+from trimtab.spec import Sampling, Scope
 from trimtab.steer.recipe import Recipe
 from trimtab.testing.planted import PlantedWorld
 
@@ -181,3 +181,9 @@ def test_it_refuses_to_run_inside_an_edit(world: PlantedWorld) -> None:
         world.model.hf(torch.tensor([world.model.encode("the cat")]))
         with pytest.raises(UnsupportedError, match="being edited"):
             check(world, recipe)
+
+
+def test_a_scope_that_selects_nothing_is_refused(world: PlantedWorld) -> None:
+    recipe = Recipe.add(world.sae, {world.concepts["fire"]: 1.0}, scope=Scope(window=(500, None)))
+    with pytest.raises(InputError, match="would change nothing"):
+        v.verify(world.model, world.sae, recipe, ["the man"], samples=1, max_new_tokens=4)

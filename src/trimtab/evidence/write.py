@@ -31,6 +31,7 @@ def write(
     from trimtab.lm.decode import Row, decode
     from trimtab.lm.memory import rows_that_fit
     from trimtab.lm.sampling import stream_key
+    from trimtab.steer.generate import check_scopes
 
     rows = [
         Row(
@@ -41,6 +42,9 @@ def write(
         )
         for line in lines
     ]
+    for row in rows:
+        if row.recipe is not None:
+            check_scopes(row.recipe, len(row.prompt), sampling.max_new_tokens)
     longest = max(len(row.prompt) for row in rows) + sampling.max_new_tokens
     written = decode(
         model,
