@@ -120,7 +120,7 @@ def _plan(
         if not ids:
             raise InputError(f"The prompt {text!r} has no tokens.")
         if recipe is not None:
-            _check_scopes(recipe, len(ids), sampling.max_new_tokens)
+            check_scopes(recipe, len(ids), sampling.max_new_tokens)
         on_prompt = recipe is not None and any(edit.spec.scope.prompt for edit in recipe.edits)
         first = given[text, recipe] * samples
         given[text, recipe] += 1
@@ -129,7 +129,7 @@ def _plan(
     return plan
 
 
-def _check_scopes(recipe: Recipe, prompt: int, new: int) -> None:
+def check_scopes(recipe: Recipe, prompt: int, new: int) -> None:
     """Refuse an edit that cannot act on any token that the model reads (the last one written is not read again)."""
     for edit in recipe.edits:
         scope: Scope = edit.spec.scope

@@ -1,0 +1,177 @@
+"""`trimtab sweep`: a grid of edits, prompts and seeds, written to a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trimtab.cli import options as o
+from trimtab.cli.build import open_pair
+from trimtab.cli.console import complain, out, print_json, say
+from trimtab.cli.progress import Bars
+from trimtab.errors import InputError
+
+if TYPE_CHECKING:
+    from trimtab.evidence.sweep import Summary
+    from trimtab.lm.decode import Progress
+    from trimtab.steer.grid import SweepSpec
+    from trimtab.steer.sweep import Cost
+
+EXAMPLES = """Examples:
+
+\b
+  trimtab sweep "Once upon a time" "My day" -f 123 -f 77 --strengths 0.5,1,2 --seeds 4 --out runs/first
+  trimtab sweep "Once upon a time" -f 123 --op add --op clamp --strengths -1,1,2 --out runs/ops --dry-run
+"""
+
+Index = Annotated[
+    list[int] | None, typer.Option("--feature", "-f", metavar="INDEX", help="A feature; may be given several times.")
+]
+Strengths = Annotated[str, typer.Option("--strengths", metavar="LIST", help="Such as 0.5,1,2 or -1,1.")]
+Ops = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--op",
+        metavar="OPERATION",
+        help="What is done to a feature: add, clamp, scale, ablate, min or max; may be given several times.",
+        show_default="add",
+    ),
+]
+GridUnit = Annotated[o.Unit, typer.Option("--unit", help="Unit of the strengths, as for `trimtab steer`.")]
+Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Texts per prompt and edit, with seeds 0, 1, ...")]
+Folder = Annotated[
+    Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the run goes; a run that is there goes on.")
+]
+Batch = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=1, help="Texts written at a time.", show_default="what memory allows"),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many tokens it is and how long it takes, and stop.")]
+Summarise = Annotated[bool, typer.Option("--summary/--no-summary", help="Read the texts back and draw the picture.")]
+
+
+def run(
+    prompts: o.Prompts,
+    folder: Folder,
+    features: Index = None,
+    strengths: Strengths = "0.5,1,2",
+    ops: Ops = None,
+    unit: GridUnit = "max_act",
+    seeds: Seeds = 1,
+    model_name: o.ModelName = o.DEFAULT,
+    sae_name: o.SaeName = None,
+    max_new_tokens: o.NewTokens = 60,
+    temperature: o.Temperature = 1.0,
+    top_k: o.TopK = None,
+    top_p: o.TopP = None,
+    min_p: o.MinP = None,
+    batch_size: Batch = None,
+    dry_run: DryRun = False,
+    summary: Summarise = True,
+    device: o.Device = None,
+    dtype: o.DtypeOption = None,
+    blocks: o.Blocks = None,
+    as_json: o.Json = False,
+) -> None:
+    """Steer with every feature, operation and strength of a grid, on every prompt and seed.
+
+    The folder gets the texts (rows-*.parquet), what the unsteered model reads in them (measures-*.parquet,
+    summary.json) and a picture of it (summary.svg). The same command goes on with a sweep that was interrupted, and
+    ends with the same rows. Unsteered texts of the same seeds are always among them.
+    """
+    from trimtab.steer.grid import SweepSpec
+
+    if not features:
+        raise InputError("Nothing to steer with: give at least one --feature.")
+    spec = SweepSpec.parse(
+        {
+            "prompts": prompts,
+            "features": features,
+            "strengths": _numbers(strengths),
+            "ops": ops or ["add"],
+            "unit": unit,
+            "seeds": list(range(seeds)),
+            "sampling": {
+                "max_new_tokens": max_new_tokens,
+                "temperature": temperature,
+                "top_k": top_k,
+                "top_p": top_p,
+                "min_p": min_p,
+            },
+        }
+    )
+    model, sae = open_pair(model_name, sae_name, device, dtype, blocks, need_sae=True)
+    assert sae is not None
+    from trimtab.evidence.sweep import summarise
+    from trimtab.steer.sweep import estimate, sweep
+
+    if dry_run:
+        _say_cost(spec, estimate(model, sae, spec, folder, batch_size=batch_size), as_json)
+        return
+    with Bars() as bars:
+
+        def show(now: Progress) -> None:
+            note = f"{now.tokens_per_second:.0f} tokens/s"
+            bars.show("writing", now.done, now.rows, note)
+
+        try:
+            done = sweep(model, sae, spec, folder, batch_size=batch_size, progress=show)
+            found = None
+            if summary:
+                found = summarise(model, sae, done, lambda n, of: bars.show("reading", n, of))
+        except KeyboardInterrupt:
+            bars.finish()
+            complain(f"The same command goes on with {folder}.")
+            raise
+    say(f"wrote {done.rows} texts to {folder}")
+    if as_json:
+        print_json({"folder": str(folder), "rows": done.rows, "summary": found.as_dict() if found else None})
+    elif found is not None:
+        _print(found)
+        say(f"wrote {folder / 'summary.svg'}")
+
+
+def _numbers(given: str) -> list[float]:
+    try:
+        return [float(one) for one in given.split(",")]
+    except ValueError:
+        raise InputError(f"--strengths is a list of numbers, such as 0.5,1,2, not {given!r}.") from None
+
+
+def _say_cost(spec: SweepSpec, cost: Cost, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "rows": spec.n_rows,
+                "rows_left": cost.rows,
+                "tokens_left": cost.tokens,
+                "tokens_per_second": cost.rate,
+                "seconds_left": cost.seconds,
+            }
+        )
+        return
+    print(f"{spec.n_rows:,} texts, {cost.rows:,} of them to write: at most {cost.tokens:,} tokens")
+    if cost.rows:
+        print(f"about {_duration(cost.seconds)} at {cost.rate:.0f} tokens/s, as measured here and now")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def _print(summary: Summary) -> None:
+    from rich.table import Table
+
+    table = Table("op", "feature", "strength", "texts", "response", "unsteered", "firing", "nats/token", box=None)
+    for cell in summary.cells:
+        values: list[Any] = [cell.op, cell.feature, "" if cell.strength is None else f"{cell.strength:g}", cell.texts]
+        values += [f"{cell.response.mean:.2f}", f"{cell.unsteered.mean:.2f}", f"{cell.firing.mean:.0%}"]
+        table.add_row(*map(str, values), f"{cell.log_likelihood.mean:.2f}")
+    table.add_row("", "", "", "", "", "", "", f"{summary.unsteered_log_likelihood.mean:.2f}", end_section=True)
+    console = out()
+    console.print(table)
+    console.print("The last line is the unsteered texts; response is the feature's mean activation.", style="dim")

@@ -1,0 +1,185 @@
+"""What a sweep did: how strongly the features fire in its texts, and how likely these are, read without steering."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from trimtab.evidence.trace import bos_length, log_likelihoods, trace
+from trimtab.files import write_file, write_json
+from trimtab.report.curves import Curve, Panel, draw
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trimtab.lm.model import Model
+    from trimtab.sae.sae import SAE
+    from trimtab.steer.grid import SweepSpec
+    from trimtab.steer.run_folder import Run
+
+_Key = tuple[str | None, int | None, float | None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A mean over `texts` texts, each of which counts once, and its standard error (None for a single text)."""
+
+    mean: float
+    error: float | None
+
+
+@dataclass(frozen=True)
+class CellSummary:
+    """One edit of the grid on all prompts and seeds.
+
+    `response`: the feature's activation, mean over generated tokens; `firing`: the share of these with an activation
+    above 0; `log_likelihood`: nats per generated token. All are of the unsteered model, which reads the texts.
+    `unsteered`: the same feature's response in the unsteered texts.
+    """
+
+    op: str
+    feature: int
+    strength: float | None
+    texts: int
+    response: Measured
+    unsteered: Measured
+    firing: Measured
+    log_likelihood: Measured
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All cells of a sweep in the grid's order, and the log-likelihood per token of the unsteered texts."""
+
+    cells: tuple[CellSummary, ...]
+    unsteered_log_likelihood: Measured
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def summarise(model: Model, sae: SAE, run: Run, progress: Callable[[int, int], None] | None = None) -> Summary:
+    """Read the texts of a sweep back; write `measures-*.parquet` beside its rows, `summary.json` and `summary.svg`.
+
+    Measures that are there already are kept, so this too goes on where it was interrupted. `progress` is called with
+    the number of texts read and of all.
+    """
+    import pyarrow.parquet as pq
+
+    found: dict[_Key, list[dict[str, Any]]] = defaultdict(list)
+    done = 0
+    for path in sorted(run.folder.glob("rows-*.parquet")):
+        rows = pq.read_table(path).to_pylist()
+        kept = path.with_name(path.name.replace("rows-", "measures-"))
+        if not kept.exists():
+            _write_measures(kept, _measure(model, sae, run.spec.features, rows))
+        for row, measures in zip(rows, pq.read_table(kept).to_pylist(), strict=True):
+            found[row["op"], row["feature"], row["strength"]].append(measures)
+        done += len(rows)
+        if progress is not None:
+            progress(done, run.rows)
+    summary = _summary(run.spec, found)
+    write_json(run.folder / "summary.json", summary.as_dict())
+    draw(run.folder / "summary.svg", _picture(run.spec, summary))
+    return summary
+
+
+def _measure(model: Model, sae: SAE, features: Sequence[int], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per text: mean activation and share of firing tokens of every feature of the grid, and nats per token."""
+    from trimtab.lm.packed import packed_layers
+
+    ids, starts = [row["token_ids"] for row in rows], [row["generated_from"] for row in rows]
+    with packed_layers(model):
+        activations = trace(model, sae, features, ids)
+        likely = log_likelihoods(model, ids, starts)
+    out = []
+    for row, f, said in zip(rows, activations, likely, strict=True):
+        generated = f[row["generated_from"] - bos_length(model, row["token_ids"]) :]
+        out.append(
+            {
+                "row": row["row"],
+                "tokens": len(generated),
+                "activation": generated.mean(0).tolist(),
+                "firing": (generated > 0).float().mean(0).tolist(),
+                "log_likelihood": float(said.mean()),
+            }
+        )
+    return out
+
+
+def _write_measures(path: Path, measures: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    many = pa.list_(pa.float32())
+    schema = pa.schema(
+        {"row": pa.int64(), "tokens": pa.int32(), "activation": many, "firing": many, "log_likelihood": pa.float64()}
+    )
+    with write_file(path) as part:
+        pq.write_table(pa.Table.from_pylist(measures, schema), part, compression="zstd")
+
+
+def _summary(spec: SweepSpec, found: dict[_Key, list[dict[str, Any]]]) -> Summary:
+    plain = found[None, None, None]
+    place = {feature: i for i, feature in enumerate(spec.features)}
+    cells = []
+    for cell in spec.cells[1:]:
+        texts = found.get((cell.op, cell.feature, cell.strength))
+        if not texts or cell.op is None or cell.feature is None:
+            continue
+        i = place[cell.feature]
+        cells.append(
+            CellSummary(
+                op=cell.op,
+                feature=cell.feature,
+                strength=cell.strength,
+                texts=len(texts),
+                response=_mean([one["activation"][i] for one in texts]),
+                unsteered=_mean([one["activation"][i] for one in plain]),
+                firing=_mean([one["firing"][i] for one in texts]),
+                log_likelihood=_mean([one["log_likelihood"] for one in texts]),
+            )
+        )
+    return Summary(tuple(cells), _mean([one["log_likelihood"] for one in plain]))
+
+
+def _mean(values: list[float]) -> Measured:
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n < 2:
+        return Measured(mean, None)
+    return Measured(mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n))
+
+
+def _picture(spec: SweepSpec, summary: Summary) -> list[list[Panel]]:
+    """One column for each operation: response above, log-likelihood below, one curve for each feature."""
+    columns = []
+    for op in spec.ops:
+        unit = {"scale": "factor", "ablate": "ablated"}.get(op, spec.unit)
+        likely = summary.unsteered_log_likelihood.mean
+        above = _curves(spec, summary, op, "response")
+        below = _curves(spec, summary, op, "log_likelihood")
+        columns.append(
+            [
+                Panel(op, "", "mean activation of the feature", above),
+                Panel("", f"strength ({unit})", "log-likelihood, nats per token", below, level=likely),
+            ]
+        )
+    return columns
+
+
+def _curves(spec: SweepSpec, summary: Summary, op: str, name: str) -> tuple[Curve, ...]:
+    curves = []
+    for feature in spec.features:
+        cells = [cell for cell in summary.cells if cell.op == op and cell.feature == feature]
+        points = sorted(((cell.strength or 0.0), getattr(cell, name)) for cell in cells)
+        if points:
+            errors = tuple(value.error or 0.0 for _, value in points)
+            curves.append(
+                Curve(str(feature), tuple(x for x, _ in points), tuple(value.mean for _, value in points), errors)
+            )
+    return tuple(curves)
