@@ -133,15 +133,21 @@ def _finish(model: Model, state: State, folder: Path, about: dict[str, Any]) -> 
 def _about(model: Model, sae: SAE, texts: Sequence[str], spec: IndexSpec) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "model": model.name,
+        "model": _name(model.name),
         "model_fingerprint": model.fingerprint,
-        "sae": sae.name,
+        "sae": _name(sae.name),
         "sae_fingerprint": sae.fingerprint,
         "site": str(sae.site),
         "features": sae.d_sae,
         "texts": [_digest(text) for text in texts],
         "spec": spec.model_dump(),
     }
+
+
+def _name(name: str) -> str:
+    """A name to show: of something opened from a folder, the folder's, so that an index can be passed on."""
+    path = Path(name).expanduser()
+    return path.name if path.is_absolute() or path.exists() else name
 
 
 def _digest(text: str) -> dict[str, Any]:

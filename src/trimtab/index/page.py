@@ -33,7 +33,7 @@ ol.examples li { display: grid; grid-template-columns: 4.5rem 1fr; gap: .75rem; 
 ol.examples .value { color: var(--soft); font-variant-numeric: tabular-nums; text-align: right }
 .text { white-space: pre-wrap } mark { color: inherit; border-radius: 2px; background: rgb(var(--hot) / var(--s)) }
 mark.peak { outline: 1px solid var(--bar) }
-svg { width: 100%; height: auto; max-height: 8rem } svg rect { fill: var(--bar) }
+figure { margin: 1rem 0 } svg { width: 100%; height: auto; max-height: 8rem } svg rect { fill: var(--bar) }
 a { color: inherit } a:focus-visible, input:focus-visible { outline: 2px solid var(--bar); outline-offset: 2px }
 input { font: inherit; width: 100%; padding: .5rem .75rem; border: 1px solid var(--line); border-radius: 6px;
   background: var(--page); color: inherit }

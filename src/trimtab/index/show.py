@@ -32,7 +32,7 @@ def show(feature: Feature, examples: int = 5) -> Iterator[RenderableType]:
 def facts(feature: Feature) -> list[str]:
     """The numbers and tokens as sentences, one a line."""
     mean = "" if feature.mean is None else f"mean {feature.mean:.4g}, "
-    lines = [f"fires on {feature.density:.4%} of tokens ({feature.count:,} times), {mean}max {feature.max:.4g}"]
+    lines = [f"fires on {100 * feature.density:.3g}% of tokens ({feature.count:,} times), {mean}max {feature.max:.4g}"]
     if feature.words:
         shown = ", ".join(
             f"“{visible(w.text)}” {w.count:,} ({w.count / max(1, w.seen):.0%})" for w in feature.words[:8]
