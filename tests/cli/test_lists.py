@@ -11,6 +11,28 @@ import pytest
 from trimtab.lm.sites import BLOCKS
 from trimtab.sae import shipped
 
+CARD = {
+    "trained": {
+        "distinct_tokens": 8_000_000,
+        "samples": 12_000_000,
+        "tokens_per_second_model": 4000,
+        "samples_per_second_sae": 7000,
+    },
+    "feature_tokens": 1_000_000,
+    "alive": 0.95,
+    "heldout": ["val.jsonl"],
+    "reconstruction_tokens": 100_000,
+    "fvu": 0.0912,
+    "fvu_without_largest_dimension": 0.2,
+    "l0": 32.0,
+    "loss_tokens": 16_000,
+    "ce_clean": 3.9,
+    "ce_spliced": 4.1,
+    "ce_zero": 23.6,
+    "ce_recovered": 0.9898,
+    "decoder_max_cosine_mean": 0.5,
+}
+
 
 def test_models_lists_every_architecture_and_the_terms(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -22,21 +44,24 @@ def test_models_lists_every_architecture_and_the_terms(
     assert (default["name"], default["folder"]) == ("gemma-3-270m", str(tmp_path / "models" / "gemma-3-270m-v1"))
     assert "converted on first use" in default["state"]
     text = run("models").stdout
-    assert all(kind in text for kind in BLOCKS)
+    assert all(kind in text and path in text for kind, path in BLOCKS.items())
     assert "ai.google.dev/gemma/terms" in text
 
 
 def test_saes_shows_each_card(run: Any, sae_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = sae_folder / "card.json"
-    card.write_text(json.dumps({"fvu": 0.0912, "tokens_seen": 8_000_000, "nested": {"left": "out"}}), encoding="utf-8")
+    card.write_text(json.dumps({**CARD, "why_this_layer": "It reads best."}), encoding="utf-8")
     monkeypatch.setattr(shipped, "SHIPPED", sae_folder.parent)
     text = run("saes").stdout
     assert "own  standard, 24 features of width 16" in text
     assert "of tiny at blocks.1.hook_resid_post" in text
-    assert "fvu: 0.0912" in text
-    assert "tokens seen: 8,000,000" in text
+    assert "FVU 0.091 (0.200 without the largest dimension) at L0 32.0, on 100,000 tokens of val.jsonl" in text
+    assert "cross-entropy recovered 0.9898 (3.900 clean, 4.100 spliced, 23.600 zeroed)" in text
+    assert "95.0% of features fired on 1,000,000 tokens" in text
+    assert "trained on 8,000,000 tokens, 12,000,000 samples (4,000 tokens/s model, 7,000 samples/s SAE)" in text
+    assert "It reads best." in text
     (listed,) = json.loads(run("saes", "--json").stdout)
-    assert listed["card"]["nested"] == {"left": "out"}
+    assert listed["card"]["trained"] == CARD["trained"]
     card.unlink()
 
 

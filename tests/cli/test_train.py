@@ -12,7 +12,27 @@ from trimtab.files import write_json
 from trimtab.sae import train as training
 from trimtab.sae.activations import Progress
 
-CARD = {"fvu": 0.1, "l0": 32.0}
+CARD = {
+    "trained": {
+        "distinct_tokens": 8_000_000,
+        "samples": 12_000_000,
+        "tokens_per_second_model": 4000,
+        "samples_per_second_sae": 7000,
+    },
+    "feature_tokens": 1_000_000,
+    "alive": 0.95,
+    "heldout": ["val.jsonl"],
+    "reconstruction_tokens": 100_000,
+    "fvu": 0.0912,
+    "fvu_without_largest_dimension": 0.2,
+    "l0": 32.0,
+    "loss_tokens": 16_000,
+    "ce_clean": 3.9,
+    "ce_spliced": 4.1,
+    "ce_zero": 23.6,
+    "ce_recovered": 0.9898,
+    "decoder_max_cosine_mean": 0.5,
+}
 
 
 @pytest.fixture

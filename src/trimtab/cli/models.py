@@ -76,7 +76,6 @@ def describe() -> dict[str, Any]:
         "folder": str(folder),
     }
     architectures = [
-        {"model_type": kind, "family": FAMILIES.get(kind, kind), "blocks": ", ".join(paths)}
-        for kind, paths in BLOCKS.items()
+        {"model_type": kind, "family": FAMILIES.get(kind, kind), "blocks": path} for kind, path in BLOCKS.items()
     ]
     return {"models": [default], "architectures": architectures}

@@ -55,12 +55,22 @@ def run(
 
 
 def card_lines(card: dict[str, Any]) -> list[str]:
-    """The plain numbers and texts of a card, one a line; nested parts are left to --json."""
+    """A card in words, one fact a line; --json has all of it."""
     lines = []
-    for key, value in card.items():
-        if isinstance(value, bool | int | float | str):
-            shown = f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
-            lines.append(f"{key.replace('_', ' ')}: {shown}")
+    if "fvu" in card:
+        rest = f"{card['fvu_without_largest_dimension']:.3f} without the largest dimension"
+        tokens = f"{card['reconstruction_tokens']:,} tokens of {', '.join(card['heldout'])}"
+        lines.append(f"FVU {card['fvu']:.3f} ({rest}) at L0 {card['l0']:.1f}, on {tokens}")
+        loss = f"{card['ce_clean']:.3f} clean, {card['ce_spliced']:.3f} spliced, {card['ce_zero']:.3f} zeroed"
+        lines.append(f"cross-entropy recovered {card['ce_recovered']:.4f} ({loss})")
+        lines.append(f"{card['alive']:.1%} of features fired on {card['feature_tokens']:,} tokens")
+        lines.append(f"mean largest cosine between decoder rows {card['decoder_max_cosine_mean']:.2f}")
+    trained = card.get("trained", {})
+    if trained:
+        speed = "{tokens_per_second_model:,} tokens/s model, {samples_per_second_sae:,} samples/s SAE".format(**trained)
+        lines.append(f"trained on {trained['distinct_tokens']:,} tokens, {trained['samples']:,} samples ({speed})")
+    if "why_this_layer" in card:
+        lines.append(card["why_this_layer"])
     return lines
 
 
