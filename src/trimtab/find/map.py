@@ -49,7 +49,7 @@ def coordinates(similarity: Matrix) -> Matrix:
 def cluster_map(
     clustering: Clustering, sae: SAE, acts: Activations | None = None, names: Mapping[int, str] | None = None
 ) -> str:
-    """The picture as SVG text. Features in no cluster are grey; `names` are shown when the pointer rests on a feature."""
+    """The picture as SVG text. Features in no cluster are grey; `names` show when the pointer rests on a feature."""
     groups = [*(one.features for one in clustering.clusters), clustering.loose]
     features = [index for group in groups for index in group]
     fires = None if acts is None else fired(acts, features)
