@@ -10,7 +10,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from trimtab.cli.console import err
 
-
 LOG_SECONDS = 30.0
 
 

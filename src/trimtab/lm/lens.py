@@ -18,7 +18,7 @@ _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 
 @torch.no_grad()
 def lens(model: Model, directions: Tensor) -> Tensor:
-    """Logits [n, vocabulary] of directions [n, d] sent through the final norm and the output head (nostalgebraist 2020).
+    """Logits [n, vocabulary] of directions [n, d] sent through the final norm and output head (nostalgebraist 2020).
 
     A norm makes the length of a direction irrelevant, up to its epsilon. Raises `UnsupportedError` when the model's
     final norm is not where it is in the known architectures.
@@ -38,8 +38,8 @@ def final_norm(model: Model) -> Any:
             if found is not None:
                 return found
     raise UnsupportedError(
-        f"{type(model.hf).__name__} has no final norm under a known name ({', '.join(_FINAL_NORMS)}), so its logit lens "
-        "cannot be read."
+        f"{type(model.hf).__name__} has no final norm under a known name ({', '.join(_FINAL_NORMS)}), so its "
+        "logit lens cannot be read."
     )
 
 
