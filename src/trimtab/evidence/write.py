@@ -42,9 +42,9 @@ def write(
         )
         for line in lines
     ]
-    for row in rows:
-        if row.recipe is not None:
-            check_scopes(row.recipe, len(row.prompt), sampling.max_new_tokens)
+    for line, row in zip(lines, rows, strict=True):
+        if line.recipe is not None:
+            check_scopes(line.recipe, len(row.prompt), sampling.max_new_tokens)
     longest = max(len(row.prompt) for row in rows) + sampling.max_new_tokens
     written = decode(
         model,

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 
-class Layer(CacheLayerMixin):  # type: ignore[misc]
+class Layer(CacheLayerMixin):
     """Keys and values [slots, heads, columns, width] of one layer; what it is asked comes from its `RowCache`."""
 
     is_sliding = False
@@ -58,7 +58,7 @@ class Layer(CacheLayerMixin):  # type: ignore[misc]
         return self.owner.columns
 
 
-class RowCache(Cache):  # type: ignore[misc]
+class RowCache(Cache):
     """A transformers cache of at most `slots` rows and `columns` tokens; rows 0 to n - 1 are in use.
 
     `start` and `edge` are the first column in use and the one that is written next. Whoever runs the model calls

@@ -243,4 +243,4 @@ def _forward(
             input_ids=ids, attention_mask=mask, position_ids=now.absolute, past_key_values=cache, use_cache=True
         )
     cache.advance(ids.shape[1])
-    return out.last_hidden_state[:, -1]  # type: ignore[no-any-return]
+    return out.last_hidden_state[:, -1]

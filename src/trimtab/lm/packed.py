@@ -63,7 +63,7 @@ def pack(module: nn.Module, piece: int | None = None) -> list[Tensor]:
 
 def product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     """`x @ weight.T + bias` for a packed weight [out, in] and x [..., in]."""
-    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")  # type: ignore[no-any-return]
+    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
 
 @contextmanager
