@@ -75,7 +75,7 @@ def merged(pieces: list[Piece], size: int, spec: IndexSpec, restart: set[int]) -
 
 
 def written(state: State, folder: Path) -> Index:
-    write_tables(state, folder, [f"<{i}>" for i in range(VOCABULARY)])
+    write_tables(state, folder, lambda ids: [f"<{i}>" for i in ids])
     about = {"format": FORMAT, "features": FEATURES, "tokens": state.tokens, "sae": "s", "sae_fingerprint": ""}
     write_json(folder / "index.json", about)
     return open_index(folder)

@@ -112,8 +112,10 @@ def _windows(model: Model, texts: Sequence[str], spec: IndexSpec, skip: int) -> 
 def _finish(model: Model, state: State, folder: Path, about: dict[str, Any]) -> None:
     from trimtab.index.tables import write_tables
 
-    texts = model.tokenizer.batch_decode([[i] for i in range(state.vocabulary)], clean_up_tokenization_spaces=False)
-    write_tables(state, folder, texts)
+    def decode(ids: list[int]) -> list[str]:
+        return list(model.tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False))
+
+    write_tables(state, folder, decode)
     source_tokens = state.arrays["source_tokens"].tolist()
     about = {
         **about,

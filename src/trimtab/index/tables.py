@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,8 @@ FEATURES_PER_PART = 4096
 _ROWS_PER_GROUP = 4096  # what is read from disk for one feature
 
 
-def write_tables(state: State, folder: Path, texts: Sequence[str]) -> None:
-    """Every table of a finished build. `texts` holds the text of each token of the vocabulary."""
+def write_tables(state: State, folder: Path, decode: Callable[[list[int]], list[str]]) -> None:
+    """Every table of a finished build. `decode` gives the text of each of some tokens."""
     state.fold()
     a = state.arrays
     write_parts(folder, "features", _features(state))
@@ -38,7 +38,7 @@ def write_tables(state: State, folder: Path, texts: Sequence[str]) -> None:
     shown = np.zeros(state.vocabulary, dtype=bool)
     shown[state.examples.tokens[state.examples.tokens >= 0]] = True
     used = np.flatnonzero(shown | (a["seen"] > 0))
-    rows = {"token": used.astype(np.int32), "text": [texts[i] for i in used.tolist()], "seen": a["seen"][used]}
+    rows = {"token": used.astype(np.int32), "text": decode(used.tolist()), "seen": a["seen"][used]}
     _write(folder / "tokens.parquet", rows)
 
 
