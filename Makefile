@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check setup docs format lock clean
+.PHONY: help demo test check bench setup docs format lock clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -21,6 +21,13 @@ check: $(VENV)/.installed-dev ## formatter, linter, types, import floors, genera
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/cli_docs.py --check
+
+# GGUF=FILE adds llama.cpp (pip install xllamacpp), LENS=1 the tutorials' way (pip install transformer-lens).
+bench: $(VENV)/.installed-dev ## measure the engine beside others (15 to 30 minutes), write docs/performance.md
+	$(BIN)/python bench/engine.py --out bench/results/engine.json $(if $(GGUF),--gguf $(GGUF)) $(if $(LENS),,--no-tutorial)
+	$(if $(LENS),$(BIN)/python bench/sweep.py --out bench/results/sweep.json)
+	$(BIN)/python bench/curves.py --out bench/results/curves.json
+	$(BIN)/python bench/page.py bench/results docs/performance.md
 
 setup: $(VENV)/.installed-dev ## prepare .venv and nothing else
 

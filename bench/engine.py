@@ -1,12 +1,11 @@
-"""The engine against transformers' own `generate`, side by side in one process.
+"""The engine beside transformers, TransformerLens, llama.cpp and the bare matrix products, in one process.
 
-    python bench/engine.py [--model gemma-3-270m] [--rows 1 8 32 128] [--tokens 12] [--rounds 3] [--out engine.json]
+    python bench/engine.py [--rows 1 8 32 128] [--tokens 24] [--rounds 3] [--gguf FILE] [--out engine.json]
 
-Each round times, for every number of rows, one after another: transformers `generate` with a hook that adds a vector
-(full vocabulary, temperature 1), and ours unsteered, with the same vector added to every row (a recipe of its own
-for each row), and with 8 latents clamped. Every row has another prompt and runs to its full length. The rates are
-tokens per second with the prompts' pass included; the ratios are taken within a round, and their medians are reported.
-`--clock cpu` counts processor seconds instead, for a machine that others use too (with one thread).
+Each round times every contestant once, in turns that change their order; the ratios are taken within a round, and
+medians are reported. Rates are tokens per second, the prompts' pass included. Every row has another prompt, another
+recipe and its full length; temperature 1, the whole vocabulary. TransformerLens writes one prompt at a time, so it is
+measured with one row only, and its rate is used for all numbers of rows.
 """
 
 from __future__ import annotations
@@ -14,147 +13,121 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import contestants as who
 import torch
+from machine import about
 
-from trimtab import SAE, Model, Recipe, Site, open_model
-from trimtab.lm.decode import Row, decode
-from trimtab.lm.sampling import stream_key
-from trimtab.spec import Sampling
+from trimtab import Recipe, open_model
+from trimtab.lm.model import Model
 
-PROMPT = "Once upon a time, in house number {} by the river, there lived"
-
-
-def ours(model: Model, recipes: list[Recipe | None], tokens: int) -> None:
-    """Our engine, without stopping at end tokens."""
-    sampling = Sampling(max_new_tokens=tokens)
-    rows = [
-        Row(tuple(model.encode(PROMPT.format(i))), stream_key(0, PROMPT, i), sampling, recipe)
-        for i, recipe in enumerate(recipes)
-    ]
-    decode(model, rows, batch_size=len(rows))
-
-
-def transformers_hooked(model: Model, rows: int, tokens: int, layer: int, vector: torch.Tensor) -> None:
-    """Plain `generate` of transformers with the hook that tutorials use."""
-
-    def add(_module: Any, _args: Any, output: Any) -> Any:
-        return (output[0] + vector, *output[1:]) if isinstance(output, tuple) else output + vector
-
-    vector = vector.to(model.dtype)
-    ids, mask = model.pad([model.encode(PROMPT.format(i)) for i in range(rows)])
-    handle = model.blocks[layer].register_forward_hook(add)
-    try:
-        model.hf.generate(
-            ids,
-            attention_mask=mask,
-            do_sample=True,
-            top_k=0,
-            max_new_tokens=tokens,
-            eos_token_id=None,
-            pad_token_id=model.pad_id,
-        )
-    finally:
-        handle.remove()
+RATIOS = (
+    ("ours_add", "transformers_add"),
+    ("ours_plain", "products"),
+    ("ours_plain", "packed_products"),
+    ("ours_add", "ours_plain"),
+    ("ours_clamp_8", "ours_plain"),
+    ("ours_bfloat16_add", "ours_add"),
+    ("ours_add", "llama_cpp_add"),
+    ("ours_bfloat16_add", "llama_cpp_add"),
+    ("ours_add", "tutorial"),
+)
 
 
-def random_sae(model: Model, layer: int) -> SAE:
-    """A JumpReLU SAE of 4,096 random features: what they mean does not matter for what they cost."""
-    features, generator = 4096, torch.Generator().manual_seed(1)
-    decoder = torch.randn(features, model.d_model, generator=generator)
-    decoder /= decoder.norm(dim=1, keepdim=True)
-    return SAE(
-        name="random",
-        architecture="jumprelu",
-        site=Site(layer=layer),
-        model_name=None,
-        W_enc=decoder.T.contiguous(),
-        b_enc=torch.zeros(features),
-        W_dec=decoder,
-        b_dec=torch.zeros(model.d_model),
-        threshold=torch.full((features,), 0.1),
-    )
-
-
-def clamp_of(model: Model, layer: int, count: int) -> list[Recipe | None]:
-    """For each row, 8 latents of a random SAE of 4,096 features clamped, other ones on every row."""
-    sae = random_sae(model, layer)
-    return [Recipe.clamp(sae, {8 * row % 4000 + i: 0.5 for i in range(8)}, unit="raw") for row in range(count)]
-
-
-def measure(model: Model, rows: int, tokens: int, rounds: int, sae: bool, clock: Callable[[], float]) -> dict[str, Any]:
-    """Rates of every contestant per round, and medians of the ratios."""
-    layer = model.n_layers // 2
+def entrants(model: Model, half: Model | None, lens: Any, args: argparse.Namespace, rows: int) -> dict[str, Any]:
+    """Everybody who runs with so many rows, by name."""
+    layer, tokens = model.n_layers // 2, args.tokens
     vector = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0))
     added: list[Recipe | None] = [Recipe.vector(vector, layer, 1 + row / 1000) for row in range(rows)]
-    contestants: dict[str, Callable[[], None]] = {
-        "transformers_add": lambda: transformers_hooked(model, rows, tokens, layer, vector),
-        "ours_plain": lambda: ours(model, [None] * rows, tokens),
-        "ours_add": lambda: ours(model, added, tokens),
+    clamped = who.clamp_of(who.random_sae(model, layer), rows)
+    products, packed = (who.bare_products(model, rows, one) for one in (False, True))
+    found: dict[str, Callable[[], Any]] = {
+        "transformers_add": lambda: who.transformers_hooked(model, rows, tokens, layer, vector),
+        "ours_plain": lambda: who.ours(model, [None] * rows, tokens),
+        "ours_add": lambda: who.ours(model, added, tokens),
+        "ours_clamp_8": lambda: who.ours(model, clamped, tokens),
+        "products": lambda: products(tokens),
+        "packed_products": lambda: packed(tokens),
     }
-    if sae:
-        clamped = clamp_of(model, layer, rows)
-        contestants["ours_clamp_8"] = lambda: ours(model, clamped, tokens)
-    ours(model, [None] * rows, 2)
-    rates: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(rounds):
-        for name in sorted(contestants, reverse=bool(turn % 2)):
-            began = clock()
-            contestants[name]()
-            rates[name].append(rows * tokens / (clock() - began))
-    ratio = {
+    if half is not None:
+        found["ours_bfloat16_add"] = lambda: who.ours(half, added, tokens)
+    if lens is not None and rows == 1:
+        found["tutorial"] = lambda: lens(1, tokens)
+    if args.gguf is not None:
+        from llamacpp import Llama
+
+        prompts = [model.encode(who.PROMPT.format(row)) for row in range(rows)]
+        llama = Llama(args.gguf, rows, max(map(len, prompts)) + tokens, torch.get_num_threads())
+        found["llama_cpp"] = lambda: llama.write(prompts, tokens)
+        steered = Llama(args.gguf, rows, max(map(len, prompts)) + tokens, torch.get_num_threads())
+        steered.steer(vector.tolist(), layer, model.n_layers)
+        found["llama_cpp_add"] = lambda: steered.write(prompts, tokens)
+    return found
+
+
+def measure(found: dict[str, Callable[[], Any]], rows: int, tokens: int, rounds: int) -> dict[str, Any]:
+    """Rates of everybody per round, medians of the rates and of the ratios within a round."""
+    rates: dict[str, list[float]] = {name: [] for name in found}
+    loads = []
+    for turn in range(-1, rounds):
+        loads.append(round(os.getloadavg()[0], 2))
+        for name in sorted(found, reverse=bool(turn % 2)):
+            began = time.perf_counter()
+            found[name]()
+            seconds = time.perf_counter() - began
+            if turn >= 0:  # the round before the first warms everything up
+                rates[name].append(rows * tokens / seconds)
+    ratios = {
         f"{name}/{base}": statistics.median(a / b for a, b in zip(rates[name], rates[base], strict=True))
-        for name, base in (("ours_add", "transformers_add"), ("ours_add", "ours_plain"), ("ours_clamp_8", "ours_plain"))
-        if name in rates
+        for name, base in RATIOS
+        if name in rates and base in rates
     }
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    return {"rows": rows, "tokens": tokens, "tokens_per_second": medians, "ratios": ratio, "rounds": rates}
+    return {
+        "rows": rows, "tokens": tokens, "tokens_per_second": medians, "ratios": ratios, "rounds": rates, "load": loads,
+    }  # fmt: skip
+
+
+def show(one: dict[str, Any]) -> None:
+    """A few lines for people."""
+    print(f"\n{one['rows']} rows, load {one['load']}")
+    for name, rate in sorted(one["tokens_per_second"].items(), key=lambda item: item[1]):
+        print(f"  {name:<20} {rate:8.1f} tokens/s")
+    print("  " + ", ".join(f"{name} {ratio:.3f}" for name, ratio in one["ratios"].items()), flush=True)
 
 
 def main() -> None:
-    """Parse, measure, print a table, write the JSON."""
+    """Parse, measure, print, write the JSON after every number of rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="gemma-3-270m")
-    parser.add_argument("--dtype", default=None)
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--tokens", type=int, default=12)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 32, 128])
+    parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--no-clamp", action="store_true")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--gguf", type=Path, help="the same model for llama.cpp; needs the package xllamacpp")
+    parser.add_argument("--no-bfloat16", action="store_true")
+    parser.add_argument("--no-tutorial", action="store_true", help="without TransformerLens, which is not required")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    model = open_model(args.model, dtype=args.dtype)
-    results = []
-    clock = time.process_time if args.clock == "cpu" else time.perf_counter
-    print(f"{'rows':>5} {'transformers':>13} {'ours':>9} {'ours add':>9} {'ratio':>6}   add, clamp against plain")
+    model = open_model(args.model)
+    half = None if args.no_bfloat16 else open_model(args.model, dtype="bfloat16")
+    lens = None
+    if not args.no_tutorial and 1 in args.rows:
+        vector = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0))
+        lens = who.tutorial(open_model(args.model), model.n_layers // 2, vector)
+    results: list[dict[str, Any]] = []
     for rows in args.rows:
-        one = measure(model, rows, args.tokens, args.rounds, not args.no_clamp, clock)
-        results.append(one)
-        rate, ratio = one["tokens_per_second"], one["ratios"]
-        print(
-            f"{rows:>5} {rate['transformers_add']:>13.1f} {rate['ours_plain']:>9.1f} {rate['ours_add']:>9.1f} "
-            f"{ratio['ours_add/transformers_add']:>6.2f}   {ratio['ours_add/ours_plain']:.3f}, "
-            f"{ratio.get('ours_clamp_8/ours_plain', float('nan')):.3f}",
-            flush=True,
-        )
-    about = {
-        "model": model.name,
-        "dtype": str(model.dtype),
-        "clock": args.clock,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "load": os.getloadavg()[0],
-    }
-    if args.out:
-        args.out.write_text(json.dumps({"about": about, "results": results}, indent=2) + "\n", encoding="utf-8")
+        rounds = args.rounds + 2 if rows < 32 else args.rounds
+        results.append(measure(entrants(model, half, lens, args, rows), rows, args.tokens, rounds))
+        show(results[-1])
+        if args.out:
+            said = {"about": about(model), "results": results}
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from trimtab.errors import InputError
 from trimtab.lm.sampling import BLOCK, draw, logits_of, stream_key, uniforms
 from trimtab.spec import Sampling
 
-ROWS, STEPS = 2000, 150
+ROWS = 5000
 SETTINGS = [
     {},
     {"temperature": 0.5},
@@ -41,24 +41,26 @@ def wanted(values: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return filters(torch.zeros(1, 1), values[None] / sampling.temperature)[0].double().softmax(-1)
 
 
-def noises() -> Iterator[torch.Tensor]:
+def noises(steps: int) -> Iterator[torch.Tensor]:
     keys = [stream_key(7, "chi", sample) for sample in range(ROWS)]
-    for step in range(STEPS):
+    for step in range(steps):
         yield uniforms(keys, [step] * ROWS)
 
 
-@pytest.mark.parametrize("words", [50, 700])
+@pytest.mark.parametrize(("words", "draws"), [(50, 200_000), (700, 1_000_000)])
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_300_000_draws_follow_the_filtered_softmax(words: int, settings: dict[str, float]) -> None:
+def test_a_million_draws_follow_the_filtered_softmax(words: int, draws: int, settings: dict[str, float]) -> None:
     sampling, values = Sampling(**settings), scores(words)
     expected = wanted(values, sampling)
     logits = logits_of((values / sampling.temperature).expand(ROWS, -1))
-    counts = sum(torch.bincount(draw(logits, noise, [sampling] * ROWS), minlength=words) for noise in noises())
+    counts = sum(
+        torch.bincount(draw(logits, noise, [sampling] * ROWS), minlength=words) for noise in noises(draws // ROWS)
+    )
     assert counts[expected == 0].sum() == 0
     # words too rare for the test's approximation are counted together
-    rare = expected * ROWS * STEPS < 20
+    rare = expected * draws < 20
     seen = [*counts[~rare].tolist(), int(counts[rare].sum())]
-    hoped = [*(expected[~rare] * ROWS * STEPS).tolist(), float(expected[rare].sum() * ROWS * STEPS)]
+    hoped = [*(expected[~rare] * draws).tolist(), float(expected[rare].sum() * draws)]
     if hoped[-1] == 0:
         seen.pop()
         hoped.pop()
