@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from trimtab.evidence import demo
 from trimtab.find.pairs import ContrastSet
+from trimtab.find.select import FeatureScore
 from trimtab.find.sources import shipped
 from trimtab.testing.planted import PlantedWorld
 
@@ -35,17 +38,34 @@ def _rules_for_a_tiny_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "KL_BUDGET", 0.4)
 
 
-def test_writers_work_and_a_reader_that_the_rule_takes_is_shown_to_fail(world: PlantedWorld, tmp_path: Path) -> None:
-    """In a vocabulary of 39 words the 20 that a reader promotes are any, so the output score is fooled once."""
+def test_the_rule_takes_the_writers_not_the_readers_and_they_work(world: PlantedWorld, tmp_path: Path) -> None:
     result, printed = run(world, tmp_path / "page.html", ("sea", "fire", "music"))
-    expected = [world.concepts["sea"], world.readers["fire"], world.concepts["music"]]
-    assert [c.feature for c in result.choices] == expected
-    assert [e and e.verdict for e in result.evidence] == ["works", "no effect", "works"]
+    assert [c.feature for c in result.choices] == [world.concepts[name] for name in ("sea", "fire", "music")]
+    for choice, reader in zip(result.choices, world.readers.values(), strict=False):
+        assert {c.feature: c.gain for c in choice.candidates}.get(reader, 0.0) < 0.05
+    assert [e and e.verdict for e in result.evidence] == ["works", "works", "works"]
     assert all(c.kl[f"{c.strength:g}"] <= 0.4 for c in result.choices)
-    assert "2 of 3 concepts work" in printed
+    assert "3 of 3 concepts work" in printed
     assert str(tmp_path / "page.html") in printed.replace("\n", "")
     html = (tmp_path / "page.html").read_text("utf-8")
     assert html.count("<article") == 3 * 3 * 7
+
+
+def test_a_reader_that_is_taken_is_shown_to_fail(
+    world: PlantedWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = demo.with_output
+
+    def fooled(*args: Any) -> list[FeatureScore]:
+        readers = set(world.readers.values())
+        return [replace(score, gain=9.0) if score.index in readers else score for score in real(*args)]
+
+    monkeypatch.setattr(demo, "with_output", fooled)
+    result, printed = run(world, tmp_path / "page.html", ("fire",))
+    assert result.choices[0].feature == world.readers["fire"]
+    assert result.evidence[0] is not None
+    assert result.evidence[0].verdict == "no effect"
+    assert "0 of 1 concepts work" in printed
 
 
 def test_a_concept_without_a_feature_is_shown_as_failed(world: PlantedWorld, tmp_path: Path) -> None:

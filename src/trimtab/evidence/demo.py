@@ -8,7 +8,9 @@ Nothing is chosen by looking at texts. The rules, in the order in which they are
 2. Feature: of the features that fire on at most `MAX_DENSITY` of all tokens and on at least `MIN_COVERAGE` of the
    concept's sentences, and whose difference held-out sentences confirm, the `CANDIDATES` with the largest effect size
    between sentences with and without the concept; of these, and not below `MIN_EFFECT` of the largest effect, the one
-   with the highest output score (Arad et al. 2025).
+   with the largest gain: how much more likely held-out sentences with the concept become, against those without, when
+   the feature is added at a fixed KL (`trimtab.find.gain`). The output score of Arad et al. (2025) is shown but not
+   used: trials had it near 0 for every feature of this model.
 3. Strength: the largest multiple in `GRID` of the feature's maximum activation up to which the mean KL to the unsteered
    model, on ten neutral sentences, stays within `KL_BUDGET`; where none does, the smallest, and the demo says so.
 4. Texts: `PROMPTS`, every sample kept; printed is the first of each prompt, all are in the page.
@@ -34,8 +36,9 @@ from trimtab.evidence.dose import mean_kl, strongest_within
 from trimtab.evidence.values import Evidence
 from trimtab.evidence.verify import verify_many
 from trimtab.evidence.write import Progress
+from trimtab.find.gain import Curvature, curvature
 from trimtab.find.pairs import ContrastSet
-from trimtab.find.select import Filters, select, with_output
+from trimtab.find.select import SHARES, Filters, select, with_output
 from trimtab.find.sources import shipped
 from trimtab.report import terminal
 from trimtab.report.html import write_page
@@ -63,12 +66,13 @@ Say = Callable[[RenderableType], None]
 
 
 class Candidate(Spec):
-    """A feature that was considered: effect size, share of the concept's sentences it fires on, output score."""
+    """A feature that was considered: effect, share of the concept's sentences it fires on, gain in nats per token."""
 
     feature: int
     effect: float
     coverage: float
     density: float
+    gain: float
     output: float
     promoted: tuple[str, ...]
 
@@ -143,8 +147,9 @@ def demonstrate(
     if not sets:
         raise InputError("The demo needs at least one concept.")
     choices = []
+    curve = curvature(model, sae.site)
     for contrast in sets:
-        choices.append(choose(model, sae, contrast, texts))
+        choices.append(choose(model, sae, contrast, texts, curve))
         say(_chosen(choices[-1]))
     jobs = {
         _question(c): (Recipe.add(sae, {c.feature: c.strength}), None)
@@ -163,20 +168,19 @@ def demonstrate(
     return result
 
 
-def choose(model: Model, sae: SAE, contrast: ContrastSet, neutral: Sequence[str]) -> Choice:
-    """Apply rules 2 and 3 to one concept."""
+def choose(model: Model, sae: SAE, contrast: ContrastSet, neutral: Sequence[str], curve: Curvature) -> Choice:
+    """Apply rules 2 and 3 to one concept. `curve` is `curvature(model, sae.site)`."""
     rule = Filters(max_density=MAX_DENSITY, min_coverage=MIN_COVERAGE)
-    scored = with_output(
-        model,
-        sae,
-        select(model, sae, contrast, pool="max", limit=CANDIDATES, order="input", filters=rule, output=False),
-    )
+    train, held, _ = contrast.split(SHARES)
+    found = select(model, sae, train, held, pool="max", limit=CANDIDATES, order="input", filters=rule, output=False)
+    scored = with_output(model, sae, found, held, curve)
     candidates = tuple(
         Candidate(
             feature=s.index,
             effect=s.effect,
             coverage=s.coverage,
             density=s.density,
+            gain=s.gain or 0.0,
             output=s.output or 0.0,
             promoted=s.promoted[:8],
         )
@@ -185,7 +189,7 @@ def choose(model: Model, sae: SAE, contrast: ContrastSet, neutral: Sequence[str]
     if not candidates:
         return Choice(concept=contrast.name, candidates=())
     least = MIN_EFFECT * candidates[0].effect
-    best = max((c for c in candidates if c.effect >= least), key=lambda c: (c.output, c.effect))
+    best = max((c for c in candidates if c.effect >= least), key=lambda c: (c.gain, c.effect))
     kls = mean_kl(model, [Recipe.add(sae, {best.feature: strength}) for strength in GRID], neutral)
     strength = strongest_within(GRID, kls, KL_BUDGET)
     return Choice(
@@ -219,9 +223,10 @@ def _chosen(choice: Choice) -> Text:
         else f"even this, the weakest of {', '.join(choice.kl)}, is over the KL budget of {KL_BUDGET:g} nats ({kl:.2f})"
     )
     return Text(
-        f"{choice.concept}: feature {best.feature}, the highest output score ({best.output:.2f}) of the "
+        f"{choice.concept}: feature {best.feature}, the largest gain ({best.gain:.2f} nats per token) of the "
         f"{len(choice.candidates)} that best tell the concept's sentences apart (effect size {best.effect:.1f}, "
-        f"fires on {best.coverage:.0%} of them). Strength {choice.strength:g} times its maximum activation: {why}."
+        f"fires on {best.coverage:.0%} of them; promotes {', '.join(map(repr, best.promoted[:4]))}). "
+        f"Strength {choice.strength:g} times its maximum activation: {why}."
     )
 
 
