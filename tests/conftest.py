@@ -5,6 +5,8 @@ import os
 # Before transformers or the hub client is imported: no test may touch the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Before torch is: on models this small a second thread only waits, and waits busily when the machine has other work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

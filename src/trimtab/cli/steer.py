@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 EXAMPLES = """Examples:
 
 \b
-  trimtab steer "Once upon a time" --feature 123:1.5
-  trimtab steer "Once upon a time" -f 123:1.5 -f 77:-1 --samples 3 --compare
-  trimtab steer "The weather" -f 123 --op ablate --json
+  trimtab steer "Once upon a time" --feature 11330:0.5
+  trimtab steer "Once upon a time" -f 11330:0.5 -f 6024:-0.3 --samples 3 --compare
+  trimtab steer "The weather" -f 11330 --op ablate --json
   trimtab steer "Hello" --vector direction.npy --site 9 --unit norm --strength 0.2
-  trimtab steer "Hello" -f 123:1.5 --save sea.recipe.safetensors
+  trimtab steer "Hello" -f 11330:0.5 --save food.recipe.safetensors
   trimtab steer "Hello" --recipe sea.recipe.safetensors
 """
 

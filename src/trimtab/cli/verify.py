@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 EXAMPLES = """Examples:
 
 \b
-  trimtab verify "Once upon a time" --feature 123:1.5
-  trimtab verify "Once upon a time" "My day" -f 123:1.5 --samples 20 --html report.html
+  trimtab verify "Once upon a time" --feature 11330:0.5
+  trimtab verify "Once upon a time" "My day" -f 11330:0.5 --samples 20 --html report.html
   trimtab verify "Once upon a time" --recipe sea.recipe.safetensors --sae gemma-3-270m --json
 """
 

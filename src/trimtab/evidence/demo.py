@@ -225,9 +225,15 @@ def _chosen(choice: Choice) -> Text:
     return Text(
         f"{choice.concept}: feature {best.feature}, the largest gain ({best.gain:.2f} nats per token) of the "
         f"{len(choice.candidates)} that best tell the concept's sentences apart (effect size {best.effect:.1f}, "
-        f"fires on {best.coverage:.0%} of them; promotes {', '.join(map(repr, best.promoted[:4]))}). "
+        f"fires on {best.coverage:.0%} of them; promotes {_words(best.promoted)}). "
         f"Strength {choice.strength:g} times its maximum activation: {why}."
     )
+
+
+def _words(promoted: Sequence[str]) -> str:
+    """The first promoted tokens that can be shown, each once."""
+    shown = [word.strip() for word in promoted if word.strip() and word.strip().isprintable()]
+    return ", ".join(f"“{word}”" for word in list(dict.fromkeys(shown))[:4])
 
 
 def _report(result: DemoResult, say: Say, samples: int, seed: int) -> None:
@@ -254,16 +260,16 @@ def _report(result: DemoResult, say: Say, samples: int, seed: int) -> None:
         result.page, shown, title="Steering Gemma-3-270M, with the proof", intro=_intro(result),
         command=shlex.join(["trimtab", "demo", "--samples", str(samples), "--seed", str(seed)]),
     )  # fmt: skip
-    say(Text(f"All samples, side by side: {Path(result.page).resolve()}"))
+    say(Text(f"All samples, side by side: {result.page}"))
 
 
 def _intro(result: DemoResult) -> str:
     failed = [c.concept for c in result.choices if c.feature is None]
-    lost = f" For {', '.join(failed)} no feature passed the rules, so nothing was steered." if failed else ""
-    chosen = " ".join(str(_chosen(c)) for c in result.choices if c.feature is not None)
+    lost = f"\n\nFor {', '.join(failed)} no feature passed the rules, so nothing was steered." if failed else ""
+    chosen = "".join(f"\n\n{_chosen(c)}" for c in result.choices if c.feature is not None)
     return (
         "Concepts were named in advance; features and strengths were chosen by rule before any text was written. Every "
-        "text was read again by the unsteered model, which tells at each token whether the feature fires. "
+        "text was read again by the unsteered model, which tells at each token whether the feature fires."
         + chosen
         + lost
     )

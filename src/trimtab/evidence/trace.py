@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trimtab.errors import InputError, UnsupportedError
 from trimtab.lm import residual
+from trimtab.lm.packed import packed_layers
 
 if TYPE_CHECKING:
     from trimtab.lm.load import Model
@@ -75,7 +76,8 @@ def log_likelihoods(
     out: list[Tensor] = [torch.empty(0)] * len(token_ids)
     for rows in _batches(token_ids, batch_tokens):
         ids, mask = model.pad([token_ids[i] for i in rows], "right")
-        logits = model.hf(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        with packed_layers(model):
+            logits = model.hf(input_ids=ids, attention_mask=mask, use_cache=False).logits
         for row, index in enumerate(rows):
             start, stop = max(1, starts[index]), len(token_ids[index])
             said = logits[row, start - 1 : stop - 1].float()

@@ -34,7 +34,7 @@ def write_page(
 
 
 def page(evidences: Sequence[Data], *, title: str, intro: str = "", command: str = "") -> str:
-    """The whole page. `intro` is a plain paragraph, `command` what to type for the same numbers.
+    """The whole page. `intro`: plain text, a blank line between paragraphs. `command`: gives the same numbers again.
 
     Raises `InputError` when there is nothing to show or the page would be larger than `MAX_BYTES`.
     """
@@ -48,7 +48,7 @@ def page(evidences: Sequence[Data], *, title: str, intro: str = "", command: str
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(title)}</title>\n<style>\n{(here / 'page.css').read_text('utf-8')}</style>\n"
         "<noscript><style>.toggle, .all { display: none }</style></noscript>\n</head>\n<body>\n<main>\n"
-        f"<header><h1>{escape(title)}</h1>{_paragraph(intro)}{_overview(evidences)}"
+        f"<header><h1>{escape(title)}</h1>{_paragraphs(intro)}{_overview(evidences)}"
         '<p><button type="button" class="all" aria-pressed="false">Show where the features fire</button></p></header>\n'
         f"{body}{_command(command)}</main>\n<script>\n{(here / 'page.js').read_text('utf-8')}</script>\n"
         "</body>\n</html>\n"
@@ -91,8 +91,8 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + "."
 
 
-def _paragraph(text: str) -> str:
-    return f"<p>{escape(text)}</p>" if text else ""
+def _paragraphs(text: str) -> str:
+    return "".join(f"<p>{escape(part)}</p>" for part in text.split("\n\n") if part)
 
 
 def _columns(data: Data) -> Iterator[tuple[str, str, str]]:
