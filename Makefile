@@ -22,10 +22,11 @@ check: $(VENV)/.installed-dev ## formatter, linter, types, import floors, genera
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/cli_docs.py --check
 
-# GGUF=FILE adds llama.cpp (pip install xllamacpp), LENS=1 the tutorials' way (pip install transformer-lens).
+# GGUF=FILE adds llama.cpp on the same model, which needs `pip install xllamacpp`.
 bench: $(VENV)/.installed-dev ## measure the engine beside others (15 to 30 minutes), write docs/performance.md
-	$(BIN)/python bench/engine.py --out bench/results/engine.json $(if $(GGUF),--gguf $(GGUF)) $(if $(LENS),,--no-tutorial)
-	$(if $(LENS),$(BIN)/python bench/sweep.py --out bench/results/sweep.json)
+	$(BIN)/python bench/engine.py --out bench/results/engine.json $(if $(GGUF),--gguf $(GGUF))
+	$(BIN)/python bench/engine.py --only ours_plain ours_add ours_clamp_8 --rows 32 128 --rounds 9 --out bench/results/overhead.json --no-tutorial --no-bfloat16
+	$(BIN)/python bench/sweep.py --out bench/results/sweep.json
 	$(BIN)/python bench/curves.py --out bench/results/curves.json
 	$(BIN)/python bench/page.py bench/results docs/performance.md
 

@@ -19,6 +19,7 @@ NAMES = {
     "llama_cpp": "llama.cpp, 4-bit weights, unsteered",
     "llama_cpp_add": "llama.cpp, 4-bit weights, control vector",
     "ours_plain": "trimtab, unsteered",
+    "ours_plain_steps": "... after the prompts' pass",
     "ours_add": "trimtab, a vector on every row",
     "ours_clamp_8": "trimtab, 8 latents clamped on every row",
     "ours_bfloat16_add": "trimtab in bfloat16, a vector on every row",
@@ -27,10 +28,8 @@ NAMES = {
 }
 RATIOS = {
     "ours_add/transformers_add": "steered, against transformers with a hook",
-    "ours_plain/products": "unsteered, against the bare products as torch has them",
-    "ours_plain/packed_products": "unsteered, against the bare products with packed weights",
-    "ours_add/ours_plain": "a vector on every row, against unsteered",
-    "ours_clamp_8/ours_plain": "8 latents clamped on every row, against unsteered",
+    "ours_plain_steps/products": "a decoding step, against its bare products as torch has them",
+    "ours_plain_steps/packed_products": "a decoding step, against its bare products with packed weights",
     "ours_bfloat16_add/ours_add": "bfloat16 against float32",
     "ours_add/llama_cpp_add": "steered, against llama.cpp with a control vector",
     "ours_bfloat16_add/llama_cpp_add": "steered in bfloat16, against llama.cpp with a control vector",
@@ -63,6 +62,21 @@ def engine(said: dict[str, Any]) -> str:
         + "\n\n"
         + table(["ratio (median of the rounds)", *head], ratios)
     )
+
+
+def overhead(said: dict[str, Any]) -> str:
+    """What steering costs: many short rounds of our engine with itself."""
+    keys = {
+        "ours_add/ours_plain": "a vector on every row, prompts' pass included",
+        "ours_add_steps/ours_plain_steps": "a vector on every row, decoding steps",
+        "ours_clamp_8/ours_plain": "8 latents clamped on every row, prompts' pass included",
+        "ours_clamp_8_steps/ours_plain_steps": "8 latents clamped on every row, decoding steps",
+    }
+    results = said["results"]
+    rows = [[label, *(f"{one['ratios'][key]:.3f}" for one in results)] for key, label in keys.items()]
+    rounds = len(results[0]["rounds"]["ours_plain"])
+    head = [f"rate against unsteered, median of {rounds} rounds", *(f"{one['rows']} rows" for one in results)]
+    return table(head, rows)
 
 
 def sweep(said: dict[str, Any]) -> str:
@@ -123,7 +137,7 @@ def main() -> None:
     """Put every table between its two marks."""
     folder, page = map(Path, sys.argv[1:3])
     text = page.read_text(encoding="utf-8")
-    for name, render in (("engine", engine), ("sweep", sweep), ("curves", curves)):
+    for name, render in (("engine", engine), ("overhead", overhead), ("sweep", sweep), ("curves", curves)):
         file = folder / f"{name}.json"
         if not file.exists():
             continue

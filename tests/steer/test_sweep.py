@@ -215,6 +215,21 @@ def test_the_summary_is_what_the_unsteered_model_reads(tiny: Model, sae: SAE, tm
     assert all(word in svg for word in (b"add", b"clamp", b"ablate", b"log-likelihood"))
 
 
+def test_an_add_curve_passes_through_the_unsteered_texts(
+    tiny: Model, sae: SAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("trimtab.evidence.sweep.draw", lambda _path, columns, _legend: drawn.extend(columns))
+    summary = summarise(tiny, sae, sweep(tiny, sae, SPEC, tmp_path, batch_size=32))
+    add, clamp, ablate = ([panel.curves[1] for panel in column] for column in drawn)
+    cells = {cell.strength: cell for cell in summary.cells if (cell.op, cell.feature) == ("add", 17)}
+    assert add[0].label == "17"
+    assert add[0].x == (-1.0, 0.0, 2.0)
+    assert add[0].y == (cells[-1.0].response.mean, cells[2.0].unsteered.mean, cells[2.0].response.mean)
+    assert add[1].y[1] == summary.unsteered_log_likelihood.mean
+    assert [one.x for one in (clamp[0], ablate[0])] == [(-1.0, 2.0), (0.0,)]
+
+
 def test_measures_that_are_there_are_not_made_again(tiny: Model, sae: SAE, tmp_path: Path) -> None:
     run = sweep(tiny, sae, SPEC, tmp_path, batch_size=8)
     first = summarise(tiny, sae, run)

@@ -84,7 +84,7 @@ def summarise(model: Model, sae: SAE, run: Run, progress: Callable[[int, int], N
             progress(done, run.rows)
     summary = _summary(run.spec, found)
     write_json(run.folder / "summary.json", summary.as_dict())
-    draw(run.folder / "summary.svg", _picture(run.spec, summary))
+    draw(run.folder / "summary.svg", _picture(run.spec, summary), "feature")
     return summary
 
 
@@ -156,7 +156,10 @@ def _mean(values: list[float]) -> Measured:
 
 
 def _picture(spec: SweepSpec, summary: Summary) -> list[list[Panel]]:
-    """One column for each operation: response above, log-likelihood below, one curve for each feature."""
+    """One column for each operation: response above, log-likelihood below, one curve for each feature.
+
+    The bars are standard errors over texts. Adding nothing is not steering, so those curves pass through strength 0.
+    """
     columns = []
     for op in spec.ops:
         unit = {"scale": "factor", "ablate": "ablated"}.get(op, spec.unit)
@@ -176,10 +179,13 @@ def _curves(spec: SweepSpec, summary: Summary, op: str, name: str) -> tuple[Curv
     curves = []
     for feature in spec.features:
         cells = [cell for cell in summary.cells if cell.op == op and cell.feature == feature]
-        points = sorted(((cell.strength or 0.0), getattr(cell, name)) for cell in cells)
+        points: dict[float, Measured] = {}
+        if op == "add" and cells:
+            points[0.0] = cells[0].unsteered if name == "response" else summary.unsteered_log_likelihood
+        points.update({cell.strength or 0.0: getattr(cell, name) for cell in cells})
         if points:
-            errors = tuple(value.error or 0.0 for _, value in points)
-            curves.append(
-                Curve(str(feature), tuple(x for x, _ in points), tuple(value.mean for _, value in points), errors)
-            )
+            x = tuple(sorted(points))
+            values = [points[one] for one in x]
+            errors = tuple(value.error or 0.0 for value in values)
+            curves.append(Curve(str(feature), x, tuple(value.mean for value in values), errors))
     return tuple(curves)

@@ -33,10 +33,10 @@ class Panel:
     level: float | None = None
 
 
-def draw(path: str | PathLike[str], columns: Sequence[Sequence[Panel]]) -> None:
+def draw(path: str | PathLike[str], columns: Sequence[Sequence[Panel]], legend: str = "") -> None:
     """Write an SVG with one column of panels each; the curves of a row of panels share its vertical scale.
 
-    The same numbers give the same file.
+    `legend` is what the labels of the curves are. The same numbers give the same file.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -52,7 +52,7 @@ def draw(path: str | PathLike[str], columns: Sequence[Sequence[Panel]]) -> None:
                 _panel(axes[row][place], panel, outer=place == 0)
         handles, labels = axes[0][0].get_legend_handles_labels()
         if 1 < len(labels) <= 16:
-            figure.legend(handles, labels, loc="outside right center", frameon=False)
+            figure.legend(handles, labels, loc="outside right center", frameon=False, title=legend or None)
         with write_file(path) as part:
             figure.savefig(part, format="svg", metadata={"Date": None})
 
