@@ -97,10 +97,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="gemma-3-270m")
     parser.add_argument("--only", nargs="+", choices=[*POINTS, "sweep"], default=[*POINTS, "sweep"])
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="curves that are there already and not asked for are kept")
     args = parser.parse_args()
     torch.set_grad_enabled(False)
     results: dict[str, Any] = {}
+    if args.out and args.out.exists():
+        results = json.loads(args.out.read_text(encoding="utf-8"))["results"]
     for curve in args.only:
         if curve == "sweep":
             results[curve] = apart(long_sweep, 10_000, 60)
