@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,3 +70,29 @@ def save_sae(folder: Path, model_name: str, width: int) -> Path:
     }  # fmt: skip
     (folder / "cfg.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def card() -> dict[str, Any]:
+    """What `trimtab train` writes about an SAE."""
+    return {
+        "trained": {
+            "distinct_tokens": 8_000_000,
+            "samples": 12_000_000,
+            "tokens_per_second_model": 4000,
+            "samples_per_second_sae": 7000,
+        },
+        "feature_tokens": 1_000_000,
+        "alive": 0.95,
+        "heldout": ["val.jsonl"],
+        "reconstruction_tokens": 100_000,
+        "fvu": 0.0912,
+        "fvu_without_largest_dimension": 0.2,
+        "l0": 32.0,
+        "loss_tokens": 16_000,
+        "ce_clean": 3.9,
+        "ce_spliced": 4.1,
+        "ce_zero": 23.6,
+        "ce_recovered": 0.9898,
+        "decoder_max_cosine_mean": 0.5,
+    }

@@ -11,28 +11,6 @@ import pytest
 from trimtab.lm.sites import BLOCKS
 from trimtab.sae import shipped
 
-CARD = {
-    "trained": {
-        "distinct_tokens": 8_000_000,
-        "samples": 12_000_000,
-        "tokens_per_second_model": 4000,
-        "samples_per_second_sae": 7000,
-    },
-    "feature_tokens": 1_000_000,
-    "alive": 0.95,
-    "heldout": ["val.jsonl"],
-    "reconstruction_tokens": 100_000,
-    "fvu": 0.0912,
-    "fvu_without_largest_dimension": 0.2,
-    "l0": 32.0,
-    "loss_tokens": 16_000,
-    "ce_clean": 3.9,
-    "ce_spliced": 4.1,
-    "ce_zero": 23.6,
-    "ce_recovered": 0.9898,
-    "decoder_max_cosine_mean": 0.5,
-}
-
 
 def test_models_lists_every_architecture_and_the_terms(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -48,9 +26,11 @@ def test_models_lists_every_architecture_and_the_terms(
     assert "ai.google.dev/gemma/terms" in text
 
 
-def test_saes_shows_each_card(run: Any, sae_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    card = sae_folder / "card.json"
-    card.write_text(json.dumps({**CARD, "why_this_layer": "It reads best."}), encoding="utf-8")
+def test_saes_shows_each_card(
+    run: Any, sae_folder: Path, card: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = sae_folder / "card.json"
+    file.write_text(json.dumps({**card, "why_this_layer": "It reads best."}), encoding="utf-8")
     monkeypatch.setattr(shipped, "SHIPPED", sae_folder.parent)
     text = run("saes").stdout
     assert "own  standard, 24 features of width 16" in text
@@ -61,8 +41,8 @@ def test_saes_shows_each_card(run: Any, sae_folder: Path, monkeypatch: pytest.Mo
     assert "trained on 8,000,000 tokens, 12,000,000 samples (4,000 tokens/s model, 7,000 samples/s SAE)" in text
     assert "It reads best." in text
     (listed,) = json.loads(run("saes", "--json").stdout)
-    assert listed["card"]["trained"] == CARD["trained"]
-    card.unlink()
+    assert listed["card"]["trained"] == card["trained"]
+    file.unlink()
 
 
 def test_search_finds_registry_names(run: Any) -> None:

@@ -12,31 +12,9 @@ from trimtab.files import write_json
 from trimtab.sae import train as training
 from trimtab.sae.activations import Progress
 
-CARD = {
-    "trained": {
-        "distinct_tokens": 8_000_000,
-        "samples": 12_000_000,
-        "tokens_per_second_model": 4000,
-        "samples_per_second_sae": 7000,
-    },
-    "feature_tokens": 1_000_000,
-    "alive": 0.95,
-    "heldout": ["val.jsonl"],
-    "reconstruction_tokens": 100_000,
-    "fvu": 0.0912,
-    "fvu_without_largest_dimension": 0.2,
-    "l0": 32.0,
-    "loss_tokens": 16_000,
-    "ce_clean": 3.9,
-    "ce_spliced": 4.1,
-    "ce_zero": 23.6,
-    "ce_recovered": 0.9898,
-    "decoder_max_cosine_mean": 0.5,
-}
-
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def calls(card: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What `trimtab.sae.train.train` is called with; it reports progress and writes a card."""
     seen: list[dict[str, Any]] = []
 
@@ -44,7 +22,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         seen.append({"model": model.name, "texts": texts, "spec": spec, "out": out, "heldout": heldout})
         progress(Progress("training", 5, 10, "samples", 1234.0, "FVU 0.5"))
         write_json(out / "spec.json", {})
-        write_json(out / "sae" / "card.json", CARD)
+        write_json(out / "sae" / "card.json", card)
         return out / "sae"
 
     monkeypatch.setattr(training, "train", train)
@@ -57,12 +35,12 @@ OPTIONS = """--layer 1 --width 64 --architecture matryoshka --k 8 --sparsity 2 -
 
 
 def test_options_reach_the_training_code(
-    run: Any, calls: list[dict[str, Any]], model_folder: Path, tmp_path: Path
+    run: Any, calls: list[dict[str, Any]], card: dict[str, Any], model_folder: Path, tmp_path: Path
 ) -> None:
     words = ["a.txt", "b.jsonl", *OPTIONS.split(), "--out", tmp_path / "run", "--model", model_folder]
     result = run("train", *words, "--json")
     assert result.exit_code == 0, result.stderr
-    assert json.loads(result.stdout) == {"sae": str(tmp_path / "run" / "sae"), "card": CARD}
+    assert json.loads(result.stdout) == {"sae": str(tmp_path / "run" / "sae"), "card": card}
     assert "FVU 0.5" in result.stderr
     (call,) = calls
     assert call["texts"] == ["a.txt", "b.jsonl"]
