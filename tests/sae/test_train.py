@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trimtab.errors import InputError, MismatchError
+from trimtab.errors import FileError, InputError, MismatchError
 from trimtab.lm.load import Model
 from trimtab.lm.texts import Context
 from trimtab.sae import train as module
@@ -132,9 +132,21 @@ def test_every_architecture_trains(tiny: Model, corpus: str, tmp_path: Path, arc
     assert sae.encode(torch.randn(5, tiny.d_model)).shape == (5, 48)
 
 
-def test_too_many_active_features_are_refused(tiny: Model, corpus: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="k = 100 active features cannot exceed the width, 48"):
-        train(tiny, [corpus], SPEC.model_copy(update={"k": 100}), tmp_path / "run")
+@pytest.mark.parametrize(
+    ("change", "text", "message"),
+    [
+        ({"k": 100}, None, "k = 100 active features cannot exceed the width, 48"),
+        ({"layer": 99}, None, "no site model.layers.99.output"),
+        ({"field": "body"}, None, "no text field 'body'"),
+        ({}, "missing.jsonl", "No such file: missing.jsonl"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    tiny: Model, corpus: str, tmp_path: Path, change: dict[str, Any], text: str | None, message: str
+) -> None:
+    with pytest.raises((InputError, FileError), match=message):
+        train(tiny, [text or corpus], SPEC.model_copy(update=change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def plain_sae(tiny: Model, W_enc: Tensor, W_dec: Tensor) -> SAE:

@@ -22,6 +22,8 @@ from pydantic import Field
 
 from trimtab.errors import InputError, MismatchError
 from trimtab.files import read_json, write_folder, write_json
+from trimtab.lm.sites import check_site
+from trimtab.lm.texts import iter_texts
 from trimtab.sae.activations import Harvest, Progress, harvest, has_bfloat16, stream
 from trimtab.spec import Site, Spec
 
@@ -80,6 +82,7 @@ def train(
     from trimtab.sae.card import write_card
 
     out = Path(out)
+    _check(model, [*texts, *(heldout or [])], spec)
     _claim(out, spec, model)
     if (out / "sae" / "card.json").is_file():
         return out / "sae"
@@ -94,6 +97,15 @@ def train(
         about={"trained": read_json(out / "trained.json"), "spec": spec.model_dump(mode="json")},
     )  # fmt: skip
     return out / "sae"
+
+
+def _check(model: Model, texts: list[str], spec: TrainSpec) -> None:
+    """Refuse what would fail hours later, before anything is written."""
+    check_site(Site(layer=spec.layer), model.n_layers)
+    if spec.architecture in ("batchtopk", "matryoshka", "topk") and spec.k > spec.width:
+        raise InputError(f"k = {spec.k} active features cannot exceed the width, {spec.width}.")
+    for source in texts:
+        next(iter_texts([source], field=spec.field), None)
 
 
 def _claim(out: Path, spec: TrainSpec, model: Model) -> None:
@@ -221,8 +233,6 @@ def _untrained(d_in: int, spec: TrainSpec, device: str) -> Any:
         "d_in": d_in, "d_sae": spec.width, "device": device, "normalize_activations": "expected_average_only_in",
     }  # fmt: skip
     if spec.architecture in ("batchtopk", "matryoshka", "topk"):
-        if spec.k > spec.width:
-            raise InputError(f"k = {spec.k} active features cannot exceed the width, {spec.width}.")
         base |= {"k": spec.k, "aux_loss_coefficient": 1 / 32}
     if spec.architecture == "batchtopk":
         sae = SparseBatchTopK(BatchTopKTrainingSAEConfig(**base, decoder_init_norm=1.0))
