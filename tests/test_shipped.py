@@ -56,6 +56,16 @@ def test_a_text_that_no_one_trained_on_is_read_as_the_card_says(model: Model, sa
     assert sum(file.stat().st_size for file in (SHIPPED / "gemma-3-270m").iterdir()) <= 45e6
 
 
+def test_the_second_sae_is_another_witness_at_another_block(model: Model, sae: SAE) -> None:
+    other = open_sae("gemma-3-270m-block-9")
+    check_fits(other, model)
+    assert other.site != sae.site
+    h = read(model, torch.tensor([model.encode(TEXT)]), [other.site])[other.site][0, 1:]
+    explained = 1 - float((other.reconstruct(h) - h).pow(2).sum() / (h - h.mean(0)).pow(2).sum())
+    assert explained > 0.8
+    assert sum(file.stat().st_size for file in (SHIPPED / other.name).iterdir()) <= 11e6
+
+
 def test_a_feature_found_by_rule_steers_what_the_model_writes(model: Model, sae: SAE) -> None:
     found = choose(model, sae, shipped("sea"), neutral_texts()[:3], curvature(model, sae.site))
     assert found.feature is not None

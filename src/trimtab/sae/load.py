@@ -18,7 +18,7 @@ from trimtab.spec import Site
 
 __all__ = ["check_fits", "list_saes", "open_sae"]
 
-IN_PACKAGE = ("gemma-3-270m",)
+IN_PACKAGE = ("gemma-3-270m", "gemma-3-270m-block-9")
 
 
 class ModelFacts(Protocol):
@@ -51,11 +51,11 @@ def open_sae(
 ) -> SAE:
     """Open an SAE: one in the package, a folder or file on disk, or a name in SAELens' registry.
 
-    `"gemma-3-270m"` is in the package. `"gpt2-small-res-jb/blocks.8.hook_resid_pre"` is `release/id` in the registry
-    (or pass `release=` apart); a release that is not in the registry may be a Hugging Face repository,
-    `user/repo/folder`. On disk: SAELens (v6 and before), Gemma Scope 1 and 2, sparsify, or a .pt file of two linear
-    layers (see `formats.py`). `site`, `model_name` and `norm_factor` (the factor of expected_average_only_in) stand in
-    for what a file does not say. `device`: where the weights go, by default the CPU.
+    `"gemma-3-270m"` and `"gemma-3-270m-block-9"` are in the package. `"gpt2-small-res-jb/blocks.8.hook_resid_pre"` is
+    `release/id` in the registry (or pass `release=` apart); a release that is not in the registry may be a Hugging
+    Face repository, `user/repo/folder`. On disk: SAELens (v6 and before), Gemma Scope 1 and 2, sparsify, or a .pt file
+    of two linear layers (see `formats.py`). `site`, `model_name` and `norm_factor` (that of expected_average_only_in)
+    stand in for what a file does not say. `device`: where the weights go, by default the CPU.
 
     Raises `InputError` (unknown name, with close matches), `FileError` (missing or damaged), `UnsupportedError`.
     """
