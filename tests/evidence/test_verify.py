@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from trimtab.evidence.targets import targets_of
 from trimtab.evidence.trace import trace
 from trimtab.evidence.values import Evidence
 from trimtab.spec import Sampling, Scope
+from trimtab.steer.generate import Record
 from trimtab.steer.recipe import Recipe
 from trimtab.testing.planted import PlantedWorld
 
@@ -146,12 +149,53 @@ def test_many_at_once_equals_one_by_one(world: PlantedWorld) -> None:
         assert (alone.verdict, alone.reasons) == (found.verdict, found.reasons)
 
 
+@dataclass(frozen=True)
+class Counter:
+    """A judge that counts a word, and has nothing to say about texts that start with an article."""
+
+    word: str
+    name: str = "word count"
+
+    def __call__(self, texts: Sequence[Record]) -> list[float | None]:
+        assert all(one.recipe is None for one in texts), "a judge must not see what wrote a text"
+        return [
+            None if one.text.split()[0] in ("the", "a", "every") else float(one.text.split().count(self.word))
+            for one in texts
+        ]
+
+
+def test_a_judge_scores_every_arm_and_what_it_leaves_out_is_counted(world: PlantedWorld) -> None:
+    evidence = check(world, Recipe.add(world.sae, {world.concepts["sea"]: 1.0}), judges=[Counter("wave")])
+    assert evidence.made.judges == ("word count",)
+    silent = 0
+    for sample in evidence.samples:
+        said, words = sample.scores["judge:word count"], sample.text.split()
+        assert said == (None if words[0] in ("the", "a", "every") else words.count("wave"))
+        silent += said is None
+    arms_scores = [arm.scores["judge:word count"] for arm in evidence.arms]
+    assert silent > 0
+    assert sum(one.unscored for one in arms_scores) == silent
+    assert all(one.n + one.unscored == 24 for one in arms_scores)
+    assert evidence.contrast("recipe").scores["judge:word count"].above_zero
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [([1.0], "1 scores for 72 texts"), ([float("nan")] * 72, "finite"), ([float("inf")] * 72, "fin")],
+)
+def test_judges_that_answer_wrongly_are_refused(world: PlantedWorld, said: list[float], message: str) -> None:
+    judge = type("Fixed", (), {"name": "fixed", "__call__": lambda self, texts: said})()
+    with pytest.raises(InputError, match=message):
+        check(world, Recipe.add(world.sae, {1: 1.0}), judges=[judge])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"samples": 0}, "at least 1"),
         ({"controls": ("placebo",)}, "Valid: random, sign-flipped, matched-feature"),
         ({"controls": ("random", "random")}, "distinct"),
+        ({"judges": [Counter("wave"), Counter("tide")]}, "distinct names"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"read": {99999: 1.0}}, "out of range"),
         ({"read": {1: float("nan")}}, "finite"),

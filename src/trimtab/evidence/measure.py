@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -92,8 +92,14 @@ def _likely(model: Model, texts: Sequence[Text], progress: Progress | None) -> l
     return found
 
 
-def sample_of(reading: Reading, features: Sequence[int], targets: Sequence[Target], arm: str) -> Sample:
-    """A reading with its scores; the columns of its strengths belong to `features`."""
+def sample_of(
+    reading: Reading,
+    features: Sequence[int],
+    targets: Sequence[Target],
+    arm: str,
+    judged: Mapping[str, float | None] | None = None,
+) -> Sample:
+    """A reading with its scores; the columns of its strengths belong to `features`. `judged` is by judge's name."""
     text = reading.text
     generated = text.token_ids[text.start :]
     column = {feature: place for place, feature in enumerate(features)}
@@ -108,6 +114,7 @@ def sample_of(reading: Reading, features: Sequence[int], targets: Sequence[Targe
     scores["log_likelihood"] = float(reading.likely.double().mean()) if len(reading.likely) else None
     scores["distinct_2"] = stats.distinct(generated, 2)
     scores["repetition"] = stats.repetition(generated, 4)
+    scores |= {f"judge:{name}": score for name, score in (judged or {}).items()}
     return Sample(
         arm=arm,
         prompt=text.prompt,

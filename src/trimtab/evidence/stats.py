@@ -24,7 +24,7 @@ DRAWS = 2000
 class Interval(Spec):
     """A mean and its interval. `low` and `high` are None where one sample (or none) gives no interval.
 
-    `n` counts the samples that have a score; samples without one are left out, never taken as zero.
+    `n` counts the samples that have a score, `unscored` those without one, which are left out, never taken as zero.
     `over` names what was resampled: "prompts" speaks for other prompts too, "samples" only for those given.
     """
 
@@ -32,6 +32,7 @@ class Interval(Spec):
     low: float | None
     high: float | None
     n: int
+    unscored: int = 0
     clusters: int
     level: float
     over: Literal["prompts", "samples"]
@@ -76,7 +77,9 @@ def interval(
     n, mean = int(keep.sum()), float(scored[keep].mean()) if keep.any() else None
     units = len(groups) if over == "prompts" else n - len(groups) + 1
     if mean is None or units < 2:
-        return Interval(mean=mean, low=None, high=None, n=n, clusters=len(groups), level=level, over=over)
+        return Interval(
+            mean=mean, low=None, high=None, n=n, unscored=len(scored) - n, clusters=len(groups), level=level, over=over
+        )
     rng = np.random.default_rng(seed)
     means = _resample_clusters(groups, draws, rng) if over == "prompts" else _resample_within(groups, draws, rng)
     stretch = float(np.sqrt(units / (units - 1))) * t_quantile((1 + level) / 2, units - 1) / _z((1 + level) / 2)
@@ -87,6 +90,7 @@ def interval(
         low=max(least, mean + (float(low) - mean) * stretch),
         high=min(most, mean + (float(high) - mean) * stretch),
         n=n,
+        unscored=len(scored) - n,
         clusters=len(groups),
         level=level,
         over=over,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from trimtab.evidence.stats import Interval
 from trimtab.spec import Sampling, Site, Spec
+
+if TYPE_CHECKING:
+    from trimtab.steer.generate import Record
 
 Verdict = Literal[
     "works",
@@ -18,6 +22,21 @@ Verdict = Literal[
     "not measured",
 ]
 UNSTEERED, RECIPE = "unsteered", "recipe"
+
+
+class Judge(Protocol):
+    """Scores texts by other means than the recipe's own features; `name` heads its column in tables.
+
+    It gets the generated texts of all arms in one list, as records without a recipe: it must not know what wrote them.
+    It returns one finite number for each, or None for a text that it cannot score. None is counted, and is never 0.
+    """
+
+    @property
+    def name(self) -> str:
+        """A short name, different from that of every other judge in use."""
+
+    def __call__(self, texts: Sequence[Record], /) -> Sequence[float | None]:
+        """One score per text, in their order."""
 
 
 class Target(Spec):
@@ -60,7 +79,8 @@ class Arm(Spec):
     """One way of writing, with its mean scores over samples.
 
     Keys: `firing:TARGET` (share of generated tokens whose strength is above 0), `mean:TARGET` and `max:TARGET`
-    (strength), `log_likelihood` (nats per generated token under the unsteered model), `distinct_2`, `repetition`.
+    (strength), `log_likelihood` (nats per generated token under the unsteered model), `distinct_2`, `repetition`, and
+    `judge:NAME` of each judge.
     """
 
     name: str
@@ -110,6 +130,7 @@ class Made(Spec):
     sampling: Sampling
     seed: int
     controls: tuple[str, ...]
+    judges: tuple[str, ...] = ()
     versions: dict[str, str]
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from trimtab.errors import InputError
 from trimtab.evidence.arms import LABELS, check_controls, control_recipe
+from trimtab.evidence.judging import check_judges, opinions
 from trimtab.evidence.measure import Text, contrast, read_texts, sample_of, selectivity, summarise
 from trimtab.evidence.targets import targets_of
 from trimtab.evidence.trace import refuse_edited
-from trimtab.evidence.values import RECIPE, UNSTEERED, Evidence, Made, Sample, Target
+from trimtab.evidence.values import RECIPE, UNSTEERED, Evidence, Judge, Made, Sample, Target
 from trimtab.evidence.verdict import judge
 from trimtab.evidence.write import Line, Progress, write
 from trimtab.sae.load import check_fits
@@ -40,6 +41,7 @@ def verify(
     min_p: float | None = None,
     seed: int = 0,
     controls: Sequence[str] = ("random",),
+    judges: Sequence[Judge] = (),
     read: Mapping[int, float] | None = None,
     question: str | None = None,
     progress: Progress | None = None,
@@ -48,7 +50,8 @@ def verify(
 
     Every text goes back through the unsteered model; only generated tokens count. The rules of the verdict are those of
     `trimtab.evidence.verdict`. `controls`: see `trimtab.evidence.arms.CONTROLS`. `read` (feature -> weight) names what
-    to look at when it is not the recipe's own features. `question` heads the report.
+    to look at when it is not the recipe's own features. `judges` score the texts by other means: see
+    `trimtab.evidence.values.Judge`. `question` heads the report.
     Raises `InputError` for bad arguments, `MismatchError` when SAE or recipe are not for this model, and
     `UnsupportedError` when the model is being edited or a control cannot be run for this recipe.
     """
@@ -71,6 +74,7 @@ def verify(
         ),
         seed=seed,
         controls=controls,
+        judges=judges,
         progress=progress,
     )[0]
 
@@ -85,10 +89,12 @@ def verify_many(
     sampling: Sampling,
     seed: int = 0,
     controls: Sequence[str] = ("random",),
+    judges: Sequence[Judge] = (),
     progress: Progress | None = None,
 ) -> list[Evidence]:
     """`verify` for several recipes at once: question -> (recipe, read). All share the unsteered texts."""
     prompts, controls = _checked(prompts, samples, jobs), check_controls(controls)
+    check_judges(judges)
     check_fits(sae, model)
     refuse_edited(model)
     recipes = [recipe for recipe, _ in jobs.values()]
@@ -103,12 +109,17 @@ def verify_many(
     texts = [Text(group, p, s, seed, ids, start) for (group, p, s, _), (ids, start) in zip(rows, written, strict=True)]
     features = sorted({feature for some in targets for target in some for feature in target.features})
     readings, means = read_texts(model, sae, features, texts, progress)
+    judged = opinions(model, judges, readings, prompts)
     out = []
     for job, question in enumerate(jobs):
         mine = {group: arm for group, (j, arm) in _groups(len(jobs), controls).items() if arm == UNSTEERED or j == job}
-        found = [sample_of(r, features, targets[job], mine[r.text.group]) for r in readings if r.text.group in mine]
+        found = [
+            sample_of(reading, features, targets[job], mine[reading.text.group], said)
+            for reading, said in zip(readings, judged, strict=True)
+            if reading.text.group in mine
+        ]
         by_arm = {arm: means[group] for group, arm in mine.items()}
-        made = _made(model, sae, recipes[job], prompts, samples, sampling, seed, controls)
+        made = _made(model, sae, recipes[job], prompts, samples, sampling, seed, controls, judges)
         out.append(_evidence(question, targets[job], found, by_arm[RECIPE] - by_arm[UNSTEERED], made))
     return out
 
@@ -169,6 +180,7 @@ def _made(
     sampling: Sampling,
     seed: int,
     controls: tuple[str, ...],
+    judges: Sequence[Judge],
 ) -> Made:
     return Made(
         model=model.name,
@@ -183,6 +195,7 @@ def _made(
         sampling=sampling,
         seed=seed,
         controls=controls,
+        judges=tuple(judge.name for judge in judges),
         versions=versions(),
     )
 

@@ -106,6 +106,8 @@ def _columns(data: Data) -> Iterator[tuple[str, str, str]]:
     yield "log_likelihood", "log-likelihood, nats per token", "number"
     yield "distinct_2", "different word pairs", "share"
     yield "repetition", "repeated 4-grams", "share"
+    for name in data["made"]["judges"]:
+        yield f"judge:{name}", name, "number"
 
 
 def _table(data: Data) -> str:
@@ -138,10 +140,11 @@ def _row(label: str, scores: Data, columns: list[tuple[str, str, str]], signed: 
 def _interval(value: Data | None, kind: str, signed: bool) -> str:
     if value is None or value["mean"] is None:
         return "unscored"
-    if value["low"] is None:
-        return _number(value["mean"], kind, signed)
-    low, high = _number(value["low"], kind, signed), _number(value["high"], kind, signed)
-    return f'{_number(value["mean"], kind, signed)} <span class="ci">[{low}, {high}]</span>'
+    shown = _number(value["mean"], kind, signed)
+    if value["low"] is not None:
+        low, high = _number(value["low"], kind, signed), _number(value["high"], kind, signed)
+        shown += f' <span class="ci">[{low}, {high}]</span>'
+    return shown + (f' <span class="ci">{value["unscored"]} unscored</span>' if value["unscored"] else "")
 
 
 def _number(value: float, kind: str, signed: bool) -> str:

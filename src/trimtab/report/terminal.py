@@ -29,7 +29,7 @@ def table(data: Data) -> Table:
     key = data["primary"]
     made = Table(box=SIMPLE, pad_edge=False)
     made.add_column("written by")
-    for heading in ("firing rate", "mean strength", "log-likelihood", "repeated"):
+    for heading in ("firing rate", "mean strength", "log-likelihood", "repeated", *data["made"]["judges"]):
         made.add_column(heading, justify="right")
     for arm in data["arms"]:
         scores = arm["scores"]
@@ -39,6 +39,7 @@ def table(data: Data) -> Table:
             _mean(scores[f"mean:{key}"], ".3g"),
             _mean(scores["log_likelihood"], ".2f"),
             _mean(scores["repetition"], ".1%"),
+            *(_judged(scores[f"judge:{name}"]) for name in data["made"]["judges"]),
         )
     return made
 
@@ -68,6 +69,13 @@ def _share(value: Data) -> str:
     if value["low"] is None:
         return _mean(value, ".1%")
     return f"{value['mean']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"
+
+
+def _judged(value: Data) -> str:
+    shown = _mean(value, ".3g")
+    if value["low"] is not None:
+        shown += f" [{value['low']:.3g}, {value['high']:.3g}]"
+    return shown + (f", {value['unscored']} unscored" if value["unscored"] and value["mean"] is not None else "")
 
 
 def _mean(value: Data, form: str) -> str:
