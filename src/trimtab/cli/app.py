@@ -8,11 +8,11 @@ import typer
 from typer.core import TyperGroup
 
 from trimtab import __version__
-from trimtab.cli import demo, feature, features, index, models, saes, steer, sweep, train, verify
+from trimtab.cli import corpus, demo, feature, features, index, models, saes, steer, sweep, train, verify
 from trimtab.cli.console import complain
 from trimtab.errors import TrimtabError
 
-COMMANDS = (demo, steer, verify, sweep, train, index, features, feature, models, saes)
+COMMANDS = (demo, steer, verify, sweep, train, corpus, index, features, feature, models, saes)
 
 
 class Commands(TyperGroup):

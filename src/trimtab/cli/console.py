@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from trimtab.steer.parts import Cost
     from trimtab.steer.recipe import Recipe
 
 
@@ -61,3 +62,27 @@ def save_recipe(recipe: Recipe, path: Path | None) -> None:
 def print_json(value: Any) -> None:
     """`value` as indented JSON on stdout, and nothing else. NaN and infinity are refused."""
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def say_cost(texts: int, cost: Cost, as_json: bool) -> None:
+    """What a dry run answers: texts in all, and what is left of them to write."""
+    if as_json:
+        print_json(
+            {
+                "rows": texts,
+                "rows_left": cost.rows,
+                "tokens_left": cost.tokens,
+                "tokens_per_second": cost.rate,
+                "seconds_left": cost.seconds,
+            }
+        )
+        return
+    print(f"{texts:,} texts, {cost.rows:,} of them to write: at most {cost.tokens:,} tokens")
+    if cost.rows:
+        print(f"about {_duration(cost.seconds)} at {cost.rate:.0f} tokens/s, as measured here and now")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

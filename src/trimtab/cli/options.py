@@ -107,6 +107,11 @@ HtmlFile = Annotated[
 ]
 Samples = Annotated[int, typer.Option("--samples", "-n", min=1, help="Texts per prompt.")]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, same result.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=1, help="Texts written at a time.", show_default="what memory allows"),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many tokens it is and how long it takes, and stop.")]
 Device = Annotated[
     str | None, typer.Option("--device", help="Such as cpu or cuda.", show_default="cuda where there is one")
 ]

@@ -9,15 +9,13 @@ import typer
 
 from trimtab.cli import options as o
 from trimtab.cli.build import open_pair
-from trimtab.cli.console import complain, out, print_json, say
+from trimtab.cli.console import complain, out, print_json, say, say_cost
 from trimtab.cli.progress import Bars
 from trimtab.errors import InputError
 
 if TYPE_CHECKING:
     from trimtab.evidence.sweep import Summary
     from trimtab.lm.decode import Progress
-    from trimtab.steer.grid import SweepSpec
-    from trimtab.steer.sweep import Cost
 
 EXAMPLES = """Examples:
 
@@ -44,11 +42,6 @@ Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Texts per prompt and
 Folder = Annotated[
     Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the run goes; a run that is there goes on.")
 ]
-Batch = Annotated[
-    int | None,
-    typer.Option("--batch-size", min=1, help="Texts written at a time.", show_default="what memory allows"),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many tokens it is and how long it takes, and stop.")]
 Summarise = Annotated[bool, typer.Option("--summary/--no-summary", help="Read the texts back and draw the picture.")]
 
 
@@ -67,8 +60,8 @@ def run(
     top_k: o.TopK = None,
     top_p: o.TopP = None,
     min_p: o.MinP = None,
-    batch_size: Batch = None,
-    dry_run: DryRun = False,
+    batch_size: o.BatchSize = None,
+    dry_run: o.DryRun = False,
     summary: Summarise = True,
     device: o.Device = None,
     dtype: o.DtypeOption = None,
@@ -108,7 +101,7 @@ def run(
     from trimtab.steer.sweep import estimate, sweep
 
     if dry_run:
-        _say_cost(spec, estimate(model, sae, spec, folder, batch_size=batch_size), as_json)
+        say_cost(spec.n_rows, estimate(model, sae, spec, folder, batch_size=batch_size), as_json)
         return
     with Bars() as bars:
 
@@ -138,29 +131,6 @@ def _numbers(given: str) -> list[float]:
         return [float(one) for one in given.split(",")]
     except ValueError:
         raise InputError(f"--strengths is a list of numbers, such as 0.5,1,2, not {given!r}.") from None
-
-
-def _say_cost(spec: SweepSpec, cost: Cost, as_json: bool) -> None:
-    if as_json:
-        print_json(
-            {
-                "rows": spec.n_rows,
-                "rows_left": cost.rows,
-                "tokens_left": cost.tokens,
-                "tokens_per_second": cost.rate,
-                "seconds_left": cost.seconds,
-            }
-        )
-        return
-    print(f"{spec.n_rows:,} texts, {cost.rows:,} of them to write: at most {cost.tokens:,} tokens")
-    if cost.rows:
-        print(f"about {_duration(cost.seconds)} at {cost.rate:.0f} tokens/s, as measured here and now")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def _print(summary: Summary) -> None:

@@ -120,9 +120,10 @@ def _parquet(path: Path, field: str) -> Iterator[tuple[str, str]]:
         raise FileError(f"{path} is not a Parquet file: {error}") from None
     if field not in file.schema_arrow.names:
         raise InputError(f"{path} has no column {field!r}; it has: {', '.join(file.schema_arrow.names)}")
-    for batch in file.iter_batches(batch_size=1000, columns=[field]):
-        for value in batch.column(0).to_pylist():
-            yield str(value or ""), path.name
+    columns = [field, *(["source"] if "source" in file.schema_arrow.names and field != "source" else [])]
+    for batch in file.iter_batches(batch_size=1000, columns=columns):
+        for row in batch.to_pylist():
+            yield str(row[field] or ""), str(row.get("source") or path.name)
 
 
 def _dataset(name: str, field: str, split: str) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""A sweep's folder: its manifest and its parts."""
+"""The folder of a sweep or of a corpus: its manifest and its parts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,31 @@ from trimtab.errors import FileError, MismatchError
 from trimtab.files import read_json, write_file
 from trimtab.steer.grid import SweepSpec
 
-MANIFEST = "sweep.json"
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a folder holds: `name` for people and for the manifest, `columns` of its parts (Arrow's names of types)."""
+
+    name: str
+    columns: dict[str, str]
+
+    @property
+    def manifest(self) -> str:
+        """The manifest's file name."""
+        return f"{self.name}.json"
+
+
+_TEXT = {"prompt": "string", "seed": "int64", "text": "string", "token_ids": "list", "generated_from": "int32"}
+SWEEP = Kind(
+    "sweep",
+    {"row": "int64", "op": "string", "feature": "int64", "strength": "float64", **_TEXT, "finished": "string"},
+)
+CORPUS = Kind(
+    "corpus",
+    {"row": "int64", "source": "string", "sample": "int64", **_TEXT, "finished": "string", "model": "string"},
+)
 
 
 @dataclass(frozen=True)
@@ -27,42 +50,41 @@ class Run:
 
     def texts(self) -> Iterator[dict[str, Any]]:
         """Every row in order, as a dict: row, op, feature, strength, prompt, seed, text, token_ids, ..."""
-        import pyarrow.parquet as pq
-
-        for path in sorted(self.folder.glob("rows-*.parquet")):
-            yield from pq.read_table(path).to_pylist()
+        return read_rows(self.folder)
 
 
 def open_run(folder: str | PathLike[str]) -> Run:
     """A sweep's folder, complete or not. Raises `FileError` when there is none."""
-    manifest = read_manifest(Path(folder))
+    manifest = read_manifest(Path(folder), SWEEP)
     if manifest is None:
-        raise FileError(f"{folder} holds no sweep: there is no {MANIFEST}.")
+        raise FileError(f"{folder} holds no sweep: there is no {SWEEP.manifest}.")
     spec = SweepSpec.parse(manifest["spec"])
-    return Run(Path(folder), spec, sum(map(rows_of, sorted(Path(folder).glob("rows-*.parquet")))), spec.n_rows)
+    return Run(Path(folder), spec, count_rows(Path(folder)), spec.n_rows)
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path, kind: Kind) -> dict[str, Any] | None:
     """What the folder holds, None when there is nothing yet. Raises `FileError` for a folder of another kind."""
-    path = folder / MANIFEST
+    path = folder / kind.manifest
     if not path.exists():
         if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())):
-            raise FileError(f"{folder} exists and is not a sweep's folder (it has no {MANIFEST}); choose another.")
+            raise FileError(
+                f"{folder} exists and is not a {kind.name}'s folder (it has no {kind.manifest}); choose another."
+            )
         return None
     found = read_json(path)
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise FileError(f"{path} is not a sweep's manifest that this version reads (format {FORMAT}).")
+        raise FileError(f"{path} is not a {kind.name}'s manifest that this version reads (format {FORMAT}).")
     return found
 
 
-def refuse_another(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+def refuse_another(folder: Path, kind: Kind, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise `MismatchError` with everything that differs between the folder's manifest and the one wanted now."""
     was, now = _flat(found), _flat(wanted)
     differ = [key for key in {**was, **now} if was.get(key) != now.get(key) and not key.endswith("name")]
     if differ:
         lines = "; ".join(f"{key}: {was.get(key)!r} there, {now.get(key)!r} now" for key in differ)
         raise MismatchError(
-            f"{folder} holds another sweep ({lines}). Ask for the same again to go on with it, "
+            f"{folder} holds another {kind.name} ({lines}). Ask for the same again to go on with it, "
             "or choose another folder."
         )
 
@@ -72,6 +94,24 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, one in value.items():
         out.update(_flat(one, f"{prefix}{key}.") if isinstance(one, dict) else {prefix + key: one})
     return out
+
+
+def part_name(part: int) -> str:
+    """The file name of a part."""
+    return f"rows-{part:05d}.parquet"
+
+
+def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """Every row of every part, in order."""
+    import pyarrow.parquet as pq
+
+    for path in sorted(folder.glob("rows-*.parquet")):
+        yield from pq.read_table(path).to_pylist()
+
+
+def count_rows(folder: Path) -> int:
+    """How many rows the parts have together."""
+    return sum(map(rows_of, sorted(folder.glob("rows-*.parquet"))))
 
 
 def rows_of(path: Path) -> int:
@@ -85,17 +125,12 @@ def rows_of(path: Path) -> int:
         return -1
 
 
-def write_part(path: Path, records: list[dict[str, Any]]) -> None:
+def write_part(path: Path, kind: Kind, records: list[dict[str, Any]]) -> None:
     """Write the rows of one part, completely or not at all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema(
-        {
-            "row": pa.int64(), "op": pa.string(), "feature": pa.int64(), "strength": pa.float64(),
-            "prompt": pa.string(), "seed": pa.int64(), "text": pa.string(), "token_ids": pa.list_(pa.int32()),
-            "generated_from": pa.int32(), "finished": pa.string(),
-        }
-    )  # fmt: skip
+    types = {"list": pa.list_(pa.int32())}
+    schema = pa.schema([(name, types.get(of) or pa.type_for_alias(of)) for name, of in kind.columns.items()])
     with write_file(path) as part:
         pq.write_table(pa.Table.from_pylist(records, schema), part, compression="zstd")
