@@ -18,7 +18,7 @@ EXAMPLES = """Examples:
 
 \b
   trimtab corpus sample --texts 1000 --tokens-each 96 --out runs/corpus
-  trimtab corpus sample --texts 1000 --prompt "The weather" --prompt "In the kitchen" --out runs/corpus --dry-run
+  trimtab corpus sample --texts 1000 --prompt "The weather" --prompt "In the kitchen" --out runs/corpus --dry-run --json
   trimtab index build runs/corpus/rows-*.parquet --out runs/index
 """
 
