@@ -21,6 +21,7 @@ from trimtab.index.build import IndexSpec, build
 from trimtab.index.store import Index, open_index
 from trimtab.lm.residual import read
 from trimtab.lm.texts import iter_contexts, iter_texts
+from trimtab.sae.activations import Progress
 from trimtab.testing.planted import PlantedWorld
 
 SPEC = IndexSpec(context=24, window=20, top=4, random=3, per_band=2, words=500, partners=500)  # as in conftest.py
@@ -68,6 +69,20 @@ def test_against_each_context_alone(
                     assert a.values == pytest.approx(b["values"], rel=1e-5, abs=1e-5)
     fire = index.feature(world.concepts["fire"])
     assert {w.text for w in fire.words} <= set(world.words["fire"])
+
+
+def test_progress_tells_about_how_much_is_left(world: PlantedWorld, corpus: str, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    tokens = build(world.model, world.sae, [corpus], tmp_path / "all", SPEC, progress=seen.append).tokens
+    assert len(seen) > 4
+    assert (seen[-1].done, seen[-1].total) == (tokens, tokens)
+    assert all(abs(p.total - tokens) < 0.5 * tokens for p in seen[len(seen) // 2 :])
+    wanted = SPEC.model_copy(update={"tokens": 10 * tokens})
+    build(world.model, world.sae, [corpus], tmp_path / "more", wanted, progress=seen.append)
+    assert seen[-1].total == tokens
+    few = SPEC.model_copy(update={"tokens": tokens // 2})
+    build(world.model, world.sae, [corpus], tmp_path / "few", few, progress=seen.append)
+    assert seen[-1].total in (tokens // 2, seen[-1].done)
 
 
 def test_killed_builds_end_with_the_same_bytes(world: PlantedWorld, corpus: str, tmp_path: Path) -> None:

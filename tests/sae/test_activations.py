@@ -10,7 +10,7 @@ import torch
 from trimtab.errors import FileError, InputError, MismatchError
 from trimtab.lm.load import Model
 from trimtab.lm.residual import read
-from trimtab.lm.texts import Context, batches, iter_contexts, iter_texts
+from trimtab.lm.texts import Context, batches, iter_contexts, iter_texts, total_bytes
 from trimtab.sae import activations
 from trimtab.sae.activations import Harvest, harvest, open_harvest, stream
 from trimtab.spec import Site
@@ -135,6 +135,35 @@ def test_texts_are_distinct_and_read_from_every_kind_of_file(tmp_path: Path) -> 
         ("Third.", "named", 2),
         ("Fourth.", "c.parquet", 3),
     ]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "b.jsonl", "c.jsonl.gz", "d.parquet"])
+def test_texts_say_how_much_was_read(tmp_path: Path, name: str) -> None:
+    """So that a long job can say how much is left; a gzipped file is read 128 kB at a time."""
+    import gzip
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    draw = torch.Generator().manual_seed(0)
+    texts = ["".join(chr(97 + i) for i in torch.randint(26, (300,), generator=draw).tolist()) for _ in range(4000)]
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        pq.write_table(pa.table({"text": texts}), path)
+    else:
+        lines = "".join(f'{{"text": "{t}"}}\n' if "jsonl" in name else f"{t}\n\n" for t in texts).encode()
+        path.write_bytes(gzip.compress(lines) if name.endswith("gz") else lines)
+    first = tmp_path / "first.txt"
+    first.write_text("first")
+    sources = [str(first), str(path)]
+    total = total_bytes(sources)
+    assert total == path.stat().st_size + 5
+    read = [text.read for text in iter_texts(sources)]
+    for i in (1000, 2000, 3000, 4000):
+        assert abs(read[i] - i / 4000 * total) <= 150_000
+        assert i == 4000 or read[i] < total
+    assert read[-1] == total
+    assert total_bytes([*sources, "a dataset"]) is None
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from trimtab.files import write_json
 from trimtab.index.sample import BINS, LOWEST
 from trimtab.index.state import IndexSpec, State
 from trimtab.index.store import FORMAT, Index, open_index
-from trimtab.lm.texts import Context, iter_contexts, iter_texts
+from trimtab.lm.texts import Context, iter_contexts, iter_texts, total_bytes
 from trimtab.sae.activations import Progress
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _run(
     if wanted and state.tokens >= wanted:
         return
     started = saved = time.monotonic()
-    before = state.tokens
+    before, size = state.tokens, total_bytes(texts)
     for window in _windows(model, texts, spec, skip=state.contexts):
         found, state.limit = events(model, sae, window, state.contexts, state.limit)
         state.add(found)
@@ -92,9 +92,20 @@ def _run(
         if now - saved >= save_every:
             save()
             saved = time.monotonic()
-        progress(Progress("index", state.tokens, wanted, "tokens", (state.tokens - before) / max(1e-9, now - started)))
+        rate = (state.tokens - before) / max(1e-9, now - started)
+        progress(
+            Progress("index", state.tokens, _expected(state.tokens, wanted, window[-1].read, size), "tokens", rate)
+        )
         if wanted and state.tokens >= wanted:
             break
+
+
+def _expected(tokens: int, wanted: int, read: float, size: int | None) -> int:
+    """About how many tokens there will be in the end (0: not known), from the share of the files that was read."""
+    if not size or not read:
+        return wanted
+    whole = max(tokens, round(tokens * size / min(read, size)))
+    return min(wanted, whole) if wanted else whole
 
 
 def _windows(model: Model, texts: Sequence[str], spec: IndexSpec, skip: int) -> Iterator[list[Context]]:

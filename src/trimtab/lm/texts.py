@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,20 +21,28 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".txt", ".txt.gz", ".parquet")
 
 @dataclass(frozen=True)
 class Text:
-    """One document: its text, the source it names (or the file's name), and its number in the stream."""
+    """One document: its text, the source it names (or the file's name), and its number in the stream.
+
+    `read`: about how many bytes of the sources were read when it came, of their `total_bytes`.
+    """
 
     text: str
     source: str
     document: int
+    read: float = 0.0
 
 
 @dataclass(frozen=True)
 class Context:
-    """One piece of a document, as the model reads it: token ids with BOS first where the model has one."""
+    """One piece of a document, as the model reads it: token ids with BOS first where the model has one.
+
+    `read`: as that of its `Text`.
+    """
 
     ids: tuple[int, ...]
     source: str
     document: int
+    read: float = 0.0
 
 
 def iter_texts(sources: Sequence[str], *, field: str = "text", split: str = "train") -> Iterator[Text]:
@@ -45,18 +54,26 @@ def iter_texts(sources: Sequence[str], *, field: str = "text", split: str = "tra
     if not sources:
         raise InputError("No texts: name at least one file or dataset.")
     seen: set[bytes] = set()
-    count = 0
+    count = before = 0
     for source in sources:
-        for text, origin in _rows(source, field, split):
+        for text, origin, read in _rows(source, field, split):
             key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
             if key in seen or not text.strip():
                 continue
             seen.add(key)
-            yield Text(text, origin, count)
+            yield Text(text, origin, count, before + read)
             count += 1
+        before += total_bytes([source]) or 0
 
 
-def _rows(source: str, field: str, split: str) -> Iterator[tuple[str, str]]:
+def total_bytes(sources: Sequence[str]) -> int | None:
+    """The size of all sources on disk, of which `Text.read` is a part; None when one of them is not a file."""
+    paths = [Path(source) for source in sources]
+    return sum(path.stat().st_size for path in paths) if all(path.is_file() for path in paths) else None
+
+
+def _rows(source: str, field: str, split: str) -> Iterator[tuple[str, str, float]]:
+    """(text, what it names as its source, bytes of the file read until now)."""
     path = Path(source)
     if not path.name.endswith(SUFFIXES):
         if path.exists():
@@ -69,15 +86,16 @@ def _rows(source: str, field: str, split: str) -> Iterator[tuple[str, str]]:
         if path.suffix == ".parquet":
             yield from _parquet(path, field)
         else:
-            with _open(path) as stream:
+            with path.open("rb") as raw, _open(path, raw) as stream:
                 jsonl = ".jsonl" in path.name
-                yield from (_jsonl(stream, path, field) if jsonl else ((t, path.name) for t in _paragraphs(stream)))
+                found = _jsonl(stream, path, field) if jsonl else ((t, path.name) for t in _paragraphs(stream))
+                yield from ((*row, raw.tell()) for row in found)
     except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
         raise FileError(f"{source} is damaged: {error}") from None
 
 
-def _open(path: Path) -> IO[str]:
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+def _open(path: Path, raw: IO[bytes]) -> IO[str]:
+    return io.TextIOWrapper(gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw, encoding="utf-8")
 
 
 def _paragraphs(stream: Iterable[str]) -> Iterator[str]:
@@ -110,7 +128,7 @@ def _field(row: Any, field: str, where: str) -> str:
     return str(row[field])
 
 
-def _parquet(path: Path, field: str) -> Iterator[tuple[str, str]]:
+def _parquet(path: Path, field: str) -> Iterator[tuple[str, str, float]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -121,12 +139,15 @@ def _parquet(path: Path, field: str) -> Iterator[tuple[str, str]]:
     if field not in file.schema_arrow.names:
         raise InputError(f"{path} has no column {field!r}; it has: {', '.join(file.schema_arrow.names)}")
     columns = [field, *(["source"] if "source" in file.schema_arrow.names and field != "source" else [])]
+    each = path.stat().st_size / max(1, file.metadata.num_rows)
+    done = 0
     for batch in file.iter_batches(batch_size=1000, columns=columns):
         for row in batch.to_pylist():
-            yield str(row[field] or ""), str(row.get("source") or path.name)
+            done += 1
+            yield str(row[field] or ""), str(row.get("source") or path.name), done * each
 
 
-def _dataset(name: str, field: str, split: str) -> Iterator[tuple[str, str]]:
+def _dataset(name: str, field: str, split: str) -> Iterator[tuple[str, str, float]]:
     from datasets import load_dataset
 
     try:
@@ -137,7 +158,7 @@ def _dataset(name: str, field: str, split: str) -> Iterator[tuple[str, str]]:
             f"Files end in {', '.join(SUFFIXES)}."
         ) from error
     for number, row in enumerate(rows):
-        yield _field(row, field, f"dataset {name}, row {number}"), name
+        yield _field(row, field, f"dataset {name}, row {number}"), name, 0.0
 
 
 def iter_contexts(
@@ -164,7 +185,7 @@ def iter_contexts(
             for start in range(0, len(ids), room):
                 piece = ids[start : start + room]
                 if len(piece) >= min(shortest, room):
-                    yield Context((*head, *piece), text.source, text.document)
+                    yield Context((*head, *piece), text.source, text.document, text.read)
 
     for text in texts:
         batch.append(text)
