@@ -8,11 +8,11 @@ import typer
 from typer.core import TyperGroup
 
 from trimtab import __version__
-from trimtab.cli import corpus, demo, feature, features, index, models, saes, steer, sweep, train, verify
+from trimtab.cli import corpus, demo, feature, features, find, index, models, pairs, saes, steer, sweep, train, verify
 from trimtab.cli.console import complain
 from trimtab.errors import TrimtabError
 
-COMMANDS = (demo, steer, verify, sweep, train, corpus, index, features, feature, models, saes)
+COMMANDS = (demo, pairs, find, steer, verify, sweep, train, corpus, index, features, feature, models, saes)
 
 
 class Commands(TyperGroup):

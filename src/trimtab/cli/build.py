@@ -86,6 +86,22 @@ def open_pair(
     return model, sae
 
 
+def open_several(
+    model_name: str, sae_names: Sequence[str] | None, device: str | None, dtype: str | None, blocks: str | None
+) -> tuple[Model, list[SAE]]:
+    """The model and its SAEs, of different sites; without names the shipped one."""
+    from trimtab.sae.load import check_fits, open_sae
+
+    model, first = open_pair(model_name, sae_names[0] if sae_names else None, device, dtype, blocks, need_sae=True)
+    assert first is not None
+    saes = [first]
+    for name in sae_names[1:] if sae_names else ():
+        say(f"opening the SAE {name}")
+        saes.append(open_sae(name).to(model.device))
+        check_fits(saes[-1], model)
+    return model, saes
+
+
 def make_recipe(wanted: Wanted, sae: SAE | None) -> Recipe:
     """The recipe that the options describe: features, vector and recipe file joined."""
     from trimtab.steer.recipe import Recipe

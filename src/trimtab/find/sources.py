@@ -16,6 +16,22 @@ View = Literal["statement", "answer"]
 
 MWE_TEMPLATE = "{question}\n\nAnswer:{answer}"
 
+SHIPPED_ABOUT: dict[str, tuple[str, str]] = {
+    "agreeableness": ("kind, helpful and trusting, in the first person", "cold, selfish and suspicious"),
+    "fear": ("someone is afraid", "the same scene without fear"),
+    "food": ("cooking and eating", "other everyday things"),
+    "formality": ("formal letters and notices", "the same message to a friend"),
+    "love": ("romantic love", "the same people and places without it"),
+    "money": ("prices, debts and wages", "other everyday things"),
+    "person": ("told in the first person", "the same in the third person"),
+    "question": ("a question", "a statement of the same matter"),
+    "sea": ("ships, coasts and the sea", "other places and trades"),
+    "sentiment": ("a review that praises", "the same review that complains"),
+    "tense": ("in the past tense", "the same in the future tense"),
+    "war": ("soldiers and battles", "peaceful scenes"),
+}
+"""What the two sides of each shipped set are."""
+
 
 def read(
     source: str | Path,
