@@ -106,7 +106,42 @@ class Sampling(Spec):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
-def finite(value: float, what: str) -> float:
+class Dose(Spec):
+    """How strong is wanted, by what it costs. Written `kl=0.5`, `ppl=1.2` or `auto`.
+
+    `kl`: mean KL to the unsteered model, in nats per token. `ppl`: perplexity of steered text under the unsteered
+    model, as a multiple of that of unsteered text. `auto`: by the rule in docs/dose.md; its budget is None.
+    """
+
+    measure: Literal["kl", "ppl", "auto"]
+    budget: float | None = None
+
+    @model_validator(mode="after")
+    def _budget_in_range(self) -> Self:
+        if self.measure == "auto":
+            if self.budget is not None:
+                raise ValueError("'auto' takes no number")
+            return self
+        least = 1 if self.measure == "ppl" else 0
+        if self.budget is None or self.budget <= least:
+            raise ValueError(f"{self.measure!r} needs a number above {least}, such as {self.measure}={least + 0.5:g}")
+        return self
+
+    @classmethod
+    def of(cls, dose: str | Dose) -> Dose:
+        """Read a dose as people write it; raises `InputError` saying what is valid."""
+        if isinstance(dose, Dose):
+            return dose
+        measure, equals, number = str(dose).strip().lower().partition("=")
+        if measure not in ("kl", "ppl", "auto") or bool(equals) == (measure == "auto"):
+            raise InputError(f"A dose is kl=NUMBER, ppl=NUMBER or auto, such as kl=0.5, not {dose!r}.")
+        return cls.parse({"measure": measure, "budget": finite(number, "The number of a dose") if equals else None})
+
+    def __str__(self) -> str:
+        return self.measure if self.budget is None else f"{self.measure}={self.budget:g}"
+
+
+def finite(value: float | str, what: str) -> float:
     """`value` as a float, or `InputError` naming `what` when it is not a finite number."""
     try:
         number = float(value)
