@@ -65,7 +65,7 @@ def likelihood_shift(
     change = (text_likelihoods(model, held, scaled(vectors, strength)) - plain).double().numpy()
     n = len(held.positive)
     pos, neg = change[:n], change[n:]
-    low, high = _interval(pos, neg, held.paired)
+    low, high = difference_interval(pos, neg, held.paired)
     return Shift(float(pos.mean() - neg.mean()), low, high, float(pos.mean()), float(neg.mean()), strength, reached)
 
 
@@ -171,7 +171,9 @@ def token_groups(lengths: list[int]) -> list[list[int]]:
     return groups
 
 
-def _interval(pos: np.ndarray, neg: np.ndarray, paired: bool, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+def difference_interval(
+    pos: np.ndarray, neg: np.ndarray, paired: bool, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
     """95 % bootstrap interval of mean(pos) - mean(neg), resampling pairs where there are pairs."""
     rng = np.random.default_rng(seed)
     first = rng.integers(0, len(pos), (draws, len(pos)))
