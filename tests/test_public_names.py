@@ -24,11 +24,13 @@ PROMISED = {
     "Scope",
     "Site",
     "StorageError",
+    "SweepSpec",
     "TrimtabError",
     "UnsupportedError",
     "generate",
     "open_model",
     "open_sae",
+    "sweep",
     "verify",
 }
 

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from trimtab.spec import Site as Site
     from trimtab.steer.generate import Record as Record
     from trimtab.steer.generate import generate as generate
+    from trimtab.steer.grid import SweepSpec as SweepSpec
     from trimtab.steer.recipe import Recipe as Recipe
+    from trimtab.steer.sweep import sweep as sweep
 
 _HOME = {
     "Evidence": "trimtab.evidence.values",
@@ -50,11 +52,13 @@ _HOME = {
     "Scope": "trimtab.spec",
     "Site": "trimtab.spec",
     "StorageError": "trimtab.errors",
+    "SweepSpec": "trimtab.steer.grid",
     "TrimtabError": "trimtab.errors",
     "UnsupportedError": "trimtab.errors",
     "generate": "trimtab.steer.generate",
     "open_model": "trimtab.lm.load",
     "open_sae": "trimtab.sae.load",
+    "sweep": "trimtab.steer.sweep",
     "verify": "trimtab.evidence.verify",
 }
 

@@ -128,6 +128,37 @@ def test_several_tokens_at_once_after_the_prompt_are_generated(tiny):
     assert [step.positions[0] for step in receipt.steps] == [[], [3, 4, 5, 6]]
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 3, 100])
+def test_a_prompt_that_is_read_in_chunks_is_prompt(tiny, chunk):
+    before = dict(vars(tiny.hf))
+    ids = ids_of(tiny, "abcdef")
+    plain = greedy(tiny, ids, new=3)
+    with edit(tiny, [add(tiny, scope=Scope(prompt=False))]) as generated:
+        one = greedy(tiny, ids, new=3, prefill_chunk_size=chunk)
+    with edit(tiny, [add(tiny, scope=Scope(prompt=False))]):
+        assert greedy(tiny, ids, new=3).tolist() == one.tolist()
+    with edit(tiny, [add(tiny, scope=Scope(generated=False))]) as prompt, edit(tiny, [add(tiny)]):
+        greedy(tiny, ids, new=3, prefill_chunk_size=chunk)
+    assert edited_positions(generated) == [7, 8]
+    assert edited_positions(prompt) == [1, 2, 3, 4, 5, 6]
+    assert vars(tiny.hf) == before
+    assert greedy(tiny, ids, new=3, prefill_chunk_size=chunk).tolist() == plain.tolist()
+
+
+def test_the_second_turn_of_a_conversation_is_prompt(tiny):
+    ids = ids_of(tiny, "abcdef")
+    with edit(tiny, [add(tiny, scope=Scope(prompt=False))]) as receipt:
+        out = tiny.hf.generate(
+            ids, max_new_tokens=3, do_sample=False, return_dict_in_generate=True, pad_token_id=0, eos_token_id=None
+        )
+        whole = torch.cat([out.sequences, ids[:, 1:]], 1)
+        tiny.hf.generate(
+            whole, past_key_values=out.past_key_values, max_new_tokens=3, do_sample=False, pad_token_id=0,
+            eos_token_id=None,
+        )  # fmt: skip
+    assert edited_positions(receipt) == [7, 8, 16, 17]
+
+
 def test_a_cache_filled_before_the_context_holds_prompt(tiny):
     ids = ids_of(tiny, "abcdef")
     cache = tiny.hf(ids[:, :3]).past_key_values

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +39,8 @@ SPEC = SweepSpec(
     sampling=Sampling(max_new_tokens=7),
 )
 ROWS = (1 + 3 * (2 + 2 + 1)) * 2 * 2
+# with one thread of torch, a forked process can compute; starting one from nothing would take seconds each time
+FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +103,79 @@ def test_a_killed_sweep_goes_on_to_the_same_bytes(tiny: Model, sae: SAE, tmp_pat
     assert seen[-1].tokens == sum(len(one["token_ids"]) - one["generated_from"] for one in run.texts()) - sum(
         len(one["token_ids"]) - one["generated_from"] for one in list(run.texts())[: 16 * len(before)]
     )
+
+
+def in_another_process(work: Callable[[Callable[[Progress], None]], Any]) -> tuple[Any, Any]:
+    """`work(progress)` in a process of its own; a pipe that receives something at every step."""
+    steps, tell = FORK.Pipe(duplex=False)
+    child = FORK.Process(target=lambda: work(lambda _now: tell.send_bytes(b".")), daemon=True)
+    child.start()
+    tell.close()
+    return child, steps
+
+
+def steps_until_the_end(steps: Any, most: float = inf) -> int:
+    """Waits for so many steps; fewer when the process ends before."""
+    n = 0
+    while n < most:
+        try:
+            steps.recv_bytes()
+        except EOFError:
+            break
+        n += 1
+    return n
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_sweep_killed_again_and_again_loses_nothing(tiny: Model, sae: SAE, tmp_path: Path, seed: int) -> None:
+    """SIGKILL at random moments, again and again until a process comes to the end."""
+    folder = tmp_path / "run"
+    sweep(tiny, sae, SPEC, tmp_path / "whole", batch_size=8)
+    whole = parts(tmp_path / "whole")
+    moments = random.Random(seed)
+    kills = 0
+    for _ in range(100):
+        child, steps = in_another_process(
+            lambda progress: sweep(tiny, sae, SPEC, folder, batch_size=8, progress=progress)
+        )
+        wanted = moments.randint(0, 30)
+        if steps_until_the_end(steps, wanted) < wanted:
+            child.join()
+            assert child.exitcode == 0
+            break
+        time.sleep(moments.random() * 0.01)
+        child.kill()
+        child.join()
+        kills += child.exitcode == -signal.SIGKILL
+        assert parts(folder).items() <= whole.items()
+    assert kills >= 2
+    assert parts(folder) == whole
+    assert [one["row"] for one in open_run(folder).texts()] == list(range(ROWS))
+
+
+def test_a_part_that_is_being_put_in_place_when_the_process_dies_is_written_again(
+    tiny: Model, sae: SAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    sweep(tiny, sae, SPEC, tmp_path / "whole", batch_size=8)
+    put = Path.replace
+
+    def die(self: Path, target: Path) -> Path:
+        if target.name == "rows-00002.parquet":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return put(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", die)
+        child, steps = in_another_process(
+            lambda progress: sweep(tiny, sae, SPEC, folder, batch_size=8, progress=progress)
+        )
+        steps_until_the_end(steps)
+        child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert list(parts(folder)) == ["rows-00000.parquet", "rows-00001.parquet"]
+    sweep(tiny, sae, SPEC, folder)
+    assert parts(folder) == parts(tmp_path / "whole")
 
 
 def test_a_complete_sweep_is_left_alone(tiny: Model, sae: SAE, tmp_path: Path) -> None:

@@ -9,15 +9,20 @@ What one can see is a stream of forward passes. The rules, in order:
 3. Assisted, speculative and prompt-lookup decoding are refused: they try tokens that they may take back. They show by
    asking for several logits of a pass with a cache, or by going back within a cache.
 4. Anything else starts a new sequence, and all its tokens are the prompt. A prompt of one token is a prompt.
+5. The passes that `generate` of transformers makes to read its prompt are prompt, in however many chunks it reads it
+   (`prefill_chunk_size`), also when they continue a cache.
 
-Two limits follow. Feeding one prompt to the cache in several pieces counts the later pieces as generated. And a
-whole text (prompt and continuation) scored in a single pass is all prompt, unless `positions` says otherwise.
+Two limits follow. Whoever feeds one prompt to the cache in several pieces by hand has the later pieces counted as
+generated. And a whole text (prompt and continuation) scored in a single pass is all prompt, unless `positions` says
+otherwise.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,9 +78,12 @@ class Clock:
         self._names = list(inspect.signature(self._base.forward).parameters)
         self._seen: _Seen | None = None
         self._now: Positions | None = None
+        self._in_prompt = False
 
     def attach(self, handles: list[Any]) -> None:
         """Place the hooks, appending their handles as they are placed."""
+        if hasattr(self._hf, "_prefill"):
+            handles.append(_Around(self._hf, "_prefill", self._reading_prompt))
         handles.append(self._hf.register_forward_pre_hook(self._refuse_candidates, with_kwargs=True))
         handles.append(self._base.register_forward_pre_hook(self._start, with_kwargs=True))
         handles.append(self._base.register_forward_hook(self._end, with_kwargs=True, always_call=True))
@@ -96,6 +104,14 @@ class Clock:
             now = self._now
             self._now = Positions(*(part.to(h.device) for part in (now.absolute, now.generated, now.real, now.bos)))
         return self._now
+
+    @contextmanager
+    def _reading_prompt(self) -> Iterator[None]:
+        self._in_prompt = True
+        try:
+            yield
+        finally:
+            self._in_prompt = False
 
     def _refuse_candidates(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
         keep = kwargs.get("logits_to_keep")
@@ -131,7 +147,7 @@ class Clock:
         real = _real(mask, rows, length, tokens.device)
         before = self._counts_before(seen, mask, rows, length, past, tokens.device)
         absolute = before[:, None] + real.long().cumsum(1) - 1
-        prompt = seen.prompt if seen is not None else past + length
+        prompt = seen.prompt if seen is not None and not self._in_prompt else past + length
         index = torch.arange(past, past + length, device=tokens.device).expand(rows, length)
         if ids is None:
             bos = real & (absolute == 0)
@@ -169,6 +185,27 @@ class Clock:
         if seen is not None:
             return seen.counts.to(device)
         return torch.full((rows,), past, dtype=torch.long, device=device)
+
+
+class _Around:
+    """Runs a method of `owner` inside a context until `remove` is called, as a hook's handle would be."""
+
+    def __init__(self, owner: Any, name: str, context: Callable[[], AbstractContextManager[None]]) -> None:
+        self._owner, self._name, self._before = owner, name, vars(owner).get(name)
+        plain = getattr(owner, name)
+
+        @functools.wraps(plain)
+        def inside(*args: Any, **kwargs: Any) -> Any:
+            with context():
+                return plain(*args, **kwargs)
+
+        setattr(owner, name, inside)
+
+    def remove(self) -> None:
+        """Put back what was there."""
+        delattr(self._owner, self._name)
+        if self._before is not None:
+            setattr(self._owner, self._name, self._before)
 
 
 def selected(scope: Scope, now: Positions) -> Tensor:

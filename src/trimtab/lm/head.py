@@ -62,5 +62,6 @@ class Head:
                 new = new / temperature
             values[:, span] = new
             part = slice(start // BLOCK, stop // BLOCK)
-            blocks(values[:, start:stop], peaks[:, part], mass[:, part])
+            # from the new logits while they are in the cache, unless the last block needs its padding
+            blocks(new if stop <= self.words else values[:, start:stop], peaks[:, part], mass[:, part])
         return Logits(values, peaks, mass)

@@ -127,9 +127,8 @@ class Model:
 
         One recipe steers every row. A list has one recipe per row of the batch, None leaving a row alone; with beams
         or several sequences per prompt, it still has one per prompt. Yields the `Receipt`; `record=False` keeps none.
-        Not for assisted, speculative or prompt-lookup decoding, static caches or prefill in chunks: the first three
-        raise `UnsupportedError` as soon as a token is rejected, a static cache at once, and prefill in chunks cannot
-        be told from generation.
+        Not for assisted, speculative or prompt-lookup decoding, which raise `UnsupportedError` as soon as a token is
+        rejected, or static caches, which raise it at once.
         """
         from trimtab.lm.residual import edit
 
