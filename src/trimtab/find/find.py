@@ -17,9 +17,10 @@ from trimtab.find.cluster import METHODS as CLUSTERERS
 from trimtab.find.cluster import Clustering, Similarity, cluster
 from trimtab.find.contrast import Activations, Pool, collect
 from trimtab.find.effect import Shift, likelihood_shift, text_likelihoods
-from trimtab.find.fit import DENSE, METHODS, Fit, fit, held_auc, probe_auc
+from trimtab.find.fit import DENSE, METHODS, Fit, fit, held_auc
 from trimtab.find.pairs import ContrastSet, Splits
 from trimtab.find.positions import Align, Positions, find_positions
+from trimtab.find.probe import probe, separating
 from trimtab.find.select import SHARES, FeatureScore, Filters, Order, ordered, score, with_output
 from trimtab.sae.sae import SAE
 from trimtab.spec import Spec
@@ -69,8 +70,9 @@ class Candidate:
 class Finding:
     """Everything that was found. No features: no candidates and no recipe, since the contrast is not in the SAE.
 
-    chosen: the candidate that the recipe carries out; test: its shift on texts that chose nothing; auc, dense_auc: how
-    well its features, and a logistic probe on the whole residual, separate the test texts (the first site's).
+    chosen: the candidate that the recipe carries out; test: its shift on texts that chose nothing. reading: at most
+    `limit` features that together tell the sides apart (see `separating`; of the first site with features); auc,
+    dense_auc: how well a logistic probe on those, and on the whole residual, separates the test texts.
     """
 
     contrast: ContrastSet
@@ -82,6 +84,7 @@ class Finding:
     candidates: tuple[Candidate, ...] = ()
     chosen: Candidate | None = None
     test: Shift | None = None
+    reading: tuple[int, ...] = ()
     auc: float | None = None
     dense_auc: float | None = None
     recipe: Recipe | None = None
@@ -117,10 +120,11 @@ def find(model: Model, saes: SAE | Sequence[SAE], contrast: ContrastSet, setting
     best = _choose(candidates, how.choice)
     final = likelihood_shift(model, dict(best.fit.vectors), parts.test, kl=how.kl)
     first = next(i for i, found in enumerate(best.features) if found)
+    reading = tuple(separating(train[first], how.limit))
     return Finding(
         contrast, sizes, how, positions, features, clusterings, candidates, best, final,
-        auc=probe_auc(train[first], test[first], best.features[first]), dense_auc=probe_auc(train[first], test[first]),
-        recipe=recipe_of(model, several, contrast, how, best, final),
+        reading=reading, auc=probe(train[first], test[first], reading).auc,
+        dense_auc=probe(train[first], test[first]).auc, recipe=recipe_of(model, several, contrast, how, best, final),
     )  # fmt: skip
 
 

@@ -118,17 +118,6 @@ def held_auc(found: Fit, acts: Activations | Sequence[Activations]) -> float:
     return float(separation(scores[0], scores[1]).auc[0])
 
 
-def probe_auc(train: Activations, held: Activations, features: Sequence[int] | None = None) -> float:
-    """Held-out AUC of a cross-validated logistic probe on some features, or (None) on the dense residual."""
-    sides = [
-        [side.residual if features is None else side.dense(features) for side in (acts.positive, acts.negative)]
-        for acts in (train, held)
-    ]
-    coefficient, _ = logistic(*sides[0])
-    scores = [(part @ coefficient)[:, None].numpy() for part in sides[1]]
-    return float(separation(scores[0], scores[1]).auc[0])
-
-
 def _equal(task: Task) -> Weights:
     """The same length along every decoder row."""
     return Weights(torch.tensor(task.signs) / task.rows.norm(dim=-1).clamp(min=1e-12) / len(task.signs))

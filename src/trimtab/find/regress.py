@@ -62,7 +62,7 @@ def logistic(positive: Tensor, negative: Tensor) -> tuple[Tensor, float]:
     z = (x - x.mean(0)) / deviation
     folds = StratifiedKFold(min(FOLDS, len(positive), len(negative)), shuffle=True, random_state=0)
     # More columns than rows: a larger penalty is called for, so the grid is relative to the number of columns.
-    grid = [c / np.sqrt(x.shape[1]) for c in (1e-3, 1e-2, 1e-1, 1.0, 10.0)]
+    grid = [c / np.sqrt(x.shape[1]) for c in (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)]
     losses = [
         -cross_val_score(LogisticRegression(C=c, max_iter=500), z, y, cv=folds, scoring="neg_log_loss").mean()
         for c in grid
