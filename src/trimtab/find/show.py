@@ -24,6 +24,7 @@ def to_json(found: Finding) -> dict[str, Any]:
         "candidates": [_candidate(one) for one in found.candidates],
         "chosen": found.chosen.name if found.chosen else None,
         "test": asdict(found.test) if found.test else None,
+        "reading": found.reading,
         "auc": found.auc,
         "dense_auc": found.dense_auc,
         "recipe": found.recipe.digest if found.recipe else None,
@@ -56,7 +57,8 @@ def summary(found: Finding) -> list[str]:
     why = "as asked" if found.settings.choice else "the largest shift on dev"
     lines.append(f"Chosen: {found.chosen.name} ({why}); {_shift(found.test)} on test texts that chose nothing.")
     lines.append(
-        f"Its features separate the test texts with an AUC of {found.auc:.2f}, the residual {found.dense_auc:.2f}."
+        f"{len(found.reading)} features chosen to read the contrast together separate the test texts with an AUC of "
+        f"{found.auc:.2f}, the whole residual {found.dense_auc:.2f}."
     )
     return lines
 
