@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from trimtab.errors import FileError, InputError
-from trimtab.index.endpoint import Endpoint, spread
+from trimtab.index.endpoint import Labeller, spread
 from trimtab.index.labels import Snippet, detection
 from trimtab.index.neuronpedia import open_export, write_export
 from trimtab.index.neuronpedia_api import Neuronpedia
@@ -65,7 +65,7 @@ def test_labels_and_detection_by_an_endpoint(world: PlantedWorld, index: Index) 
 
     feature = index.feature(world.concepts["fire"])
     with server(answer) as url:
-        endpoint = Endpoint(f"{url}/v1/", "m", "secret", pause=0)
+        endpoint = Labeller(f"{url}/v1/", "m", "secret", pause=0)
         assert endpoint.explain(feature) == "words of fire"
         snippets = [Snippet(("flame",), True), Snippet(("x",), False), Snippet(("ash",), True), Snippet(("y",), False)]
         assert endpoint.judge("words of fire", snippets) == [True, False, True, False]
@@ -95,15 +95,15 @@ def test_endpoint_tries_again_and_then_says_what_happened() -> None:
         return chat("fine") if len(seen) == 3 else (503, b"")
 
     with server(flaky) as url:
-        assert Endpoint(url, "m", pause=0).ask("x") == "fine"
+        assert Labeller(url, "m", pause=0).ask("x") == "fine"
     with server(lambda *_: (401, b"")) as url, pytest.raises(FileError, match="HTTP 401"):
-        Endpoint(url, "m", pause=0).ask("x")
+        Labeller(url, "m", pause=0).ask("x")
     with server(lambda *_: (200, b"{}")) as url, pytest.raises(FileError, match="does not answer like"):
-        Endpoint(url, "m", pause=0).ask("x")
+        Labeller(url, "m", pause=0).ask("x")
     with server(lambda *_: chat("none of them")) as url, pytest.raises(FileError, match="list of numbers"):
-        Endpoint(url, "m", pause=0).judge("l", [])
+        Labeller(url, "m", pause=0).judge("l", [])
     with pytest.raises(FileError, match="gave no answer"):
-        Endpoint("http://127.0.0.1:9", "m", pause=0, timeout=2).ask("x")
+        Labeller("http://127.0.0.1:9", "m", pause=0, timeout=2).ask("x")
 
 
 def test_neuronpedia_feature_and_search() -> None:

@@ -140,12 +140,12 @@ def label(
 
     The key is read from OPENAI_API_KEY. Without --heldout the labels are kept unscored.
     """
-    from trimtab.index.endpoint import Endpoint
+    from trimtab.index.endpoint import Labeller
     from trimtab.index.labels import add_labels, detection
     from trimtab.index.store import Label, open_index
 
     index = open_index(folder)
-    asked = Endpoint(endpoint, llm, os.environ.get("OPENAI_API_KEY"))
+    asked = Labeller(endpoint, llm, os.environ.get("OPENAI_API_KEY"))
     live = {row["feature"] for row in index.query("from features where count > 0")}
     chosen = [index.check(i) for i in features] if features else sorted(live)
     snippets: dict[int, list[Snippet]] = {}

@@ -7,11 +7,10 @@ from __future__ import annotations
 import json
 import random
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from trimtab.endpoint import Endpoint
 from trimtab.errors import InputError, TrimtabError
 from trimtab.find.overlap import normal
 from trimtab.find.pairs import ContrastSet
@@ -62,6 +61,7 @@ def pairs_from_endpoint(
     cannot be reached, refuses, or does not deliver.
     """
     _check(concept, n)
+    writer = Endpoint(url, model, key, timeout)
     draw = random.Random(f"{concept} {seed}")
     made: list[tuple[str, str]] = []
     seen: set[str] = set()
@@ -69,8 +69,7 @@ def pairs_from_endpoint(
     for turn in range(rounds):
         wanted = min(PER_REQUEST, n - len(made))
         text = REQUEST.format(n=wanted, concept=concept, hints=", ".join(draw.sample(HINTS, 5)))
-        reply = _chat(url, model, text, key, seed + turn, timeout)
-        _keep(parse_pairs(reply), made, seen, n)
+        _keep(parse_pairs(writer.ask(text, most=None, temperature=1.0, seed=seed + turn)), made, seen, n)
         if say:
             say(f"{len(made)} of {n} pairs")
         if len(made) == n:
@@ -140,26 +139,3 @@ def _check(concept: str, n: int) -> None:
         raise InputError("Name the concept in words, such as 'the sea' or 'speaking formally'.")
     if n < 8:
         raise InputError(f"At least 8 pairs are needed, not {n}.")
-
-
-def _chat(url: str, model: str, text: str, key: str | None, seed: int, timeout: float) -> str:
-    """One chat completion; every failure as one sentence."""
-    if not url.startswith(("http://", "https://")):
-        raise InputError(
-            f"The endpoint must be an http or https address such as http://localhost:8000/v1, not {url!r}."
-        )
-    body = {"model": model, "messages": [{"role": "user", "content": text}], "temperature": 1.0, "seed": seed}
-    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
-    address = url.rstrip("/") + "/chat/completions"
-    request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-    try:
-        with urllib.request.urlopen(request, timeout=timeout) as reply:
-            value: Any = json.loads(reply.read())
-        return str(value["choices"][0]["message"]["content"])
-    except urllib.error.HTTPError as error:
-        detail = error.read(300).decode(errors="replace").strip()
-        raise TrimtabError(f"{address} answered {error.code} {error.reason}: {detail}") from None
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise TrimtabError(f"{address} cannot be reached: {getattr(error, 'reason', error)}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, IndexError, TypeError):
-        raise TrimtabError(f"{address} did not answer with a chat completion.") from None

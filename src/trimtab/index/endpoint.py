@@ -1,16 +1,13 @@
-"""Labels from a language model behind any OpenAI-compatible endpoint. The only network code of labelling."""
+"""Labels from a language model behind any OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
 import json
 import re
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from trimtab.endpoint import Endpoint
 from trimtab.errors import FileError, InputError
 from trimtab.index.labels import Snippet
 from trimtab.index.store import Example, Feature
@@ -27,45 +24,13 @@ _DETECT = (
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """`url` ends before /chat/completions, such as http://localhost:8080/v1. Failed requests are tried three times."""
-
-    url: str
-    model: str
-    key: str | None = None
-    timeout: float = 60.0
-    pause: float = 1.0  # seconds before the second try, doubled before the third
+class Labeller(Endpoint):
+    """An endpoint that labels features and judges labels."""
 
     @property
     def method(self) -> str:
         """How labels made here are called."""
         return f"llm {self.model}"
-
-    def ask(self, prompt: str, *, most: int = 200) -> str:
-        """The answer to one user message at temperature 0. Raises `FileError` when none can be had."""
-        body = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": prompt}],
-            "temperature": 0,
-            "max_tokens": most,
-        }
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        request = urllib.request.Request(
-            f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers, method="POST"
-        )
-        for attempt in range(3):
-            try:
-                with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                    return _content(json.load(response), self.url)
-            except urllib.error.HTTPError as error:
-                problem = f"HTTP {error.code} {error.reason}"
-                if error.code < 500 and error.code != 429:
-                    break
-            except (OSError, json.JSONDecodeError) as error:
-                problem = str(getattr(error, "reason", error))
-            if attempt < 2:
-                time.sleep(self.pause * 2**attempt)
-        raise FileError(f"{self.url} gave no answer: {problem}.")
 
     def explain(self, feature: Feature, most: int = 24) -> str:
         """A label from examples of all bands. Raises `InputError` when the feature has none."""
@@ -108,10 +73,3 @@ def _marked(example: Example, top: float) -> str:
         for token, value in zip(example.tokens, example.values, strict=True)
     ]
     return " ".join("".join(shown).split())
-
-
-def _content(answer: Any, url: str) -> str:
-    try:
-        return str(answer["choices"][0]["message"]["content"])
-    except (KeyError, IndexError, TypeError):
-        raise FileError(f"{url} does not answer like /chat/completions: {str(answer)[:80]}.") from None
