@@ -72,3 +72,16 @@ def test_export_import_and_site(built: Path, run: Any, tmp_path: Path) -> None:
     assert run("index", "import", built, tmp_path / "np", "--expect", "tiny/2-own").exit_code == 2
     assert run("index", "site", built, "--out", tmp_path / "site").exit_code == 0
     assert (tmp_path / "site" / "index.html").is_file()
+
+
+def test_a_map_is_made_once_and_drawn(built: Path, sae_folder: Path, run: Any, tmp_path: Path) -> None:
+    assert run("index", "map", built, "--out", tmp_path / "map.gif").exit_code == 2
+    made = run("index", "map", built, "--sae", sae_folder, "--neighbours", 5, "--out", tmp_path / "map.png", "--json")
+    assert made.exit_code == 0, made.output
+    said = json.loads(made.stdout)
+    assert 0 < said["features"] <= 24
+    assert (tmp_path / "map.png").is_file()
+    stored = (built / "map.parquet").stat().st_mtime_ns
+    again = run("index", "map", built, "--sae", sae_folder, "--seed", 5)  # there is a map already
+    assert again.stdout.startswith(f"{said['features']} features, ")
+    assert (built / "map.parquet").stat().st_mtime_ns == stored

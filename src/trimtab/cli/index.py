@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trimtab.cli import map as map_command
 from trimtab.cli import options as o
 from trimtab.cli.console import out, print_json, say
 from trimtab.cli.progress import Bars
@@ -24,6 +25,7 @@ EXAMPLES = """Examples:
 \b
   trimtab index build books.jsonl --out runs/index --tokens 1000000 --heldout unseen.jsonl
   trimtab index label runs/index --endpoint http://localhost:8080/v1 --llm my-model --heldout unseen.jsonl -f 123
+  trimtab index map runs/index --out runs/map.svg
   trimtab index site runs/index --out runs/site
   trimtab index export runs/index --out runs/neuronpedia --model-id gemma-3-270m --source-id 7-trimtab
   trimtab index import runs/index downloads/7-gemmascope-res-16k --json
@@ -44,6 +46,7 @@ Field = Annotated[str, typer.Option("--field", help="The text column of .jsonl a
 group = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Make an index of what every feature fires on, and use it."
 )
+group.command(name="map")(map_command.run)
 
 
 @group.command()

@@ -97,7 +97,7 @@ def page(feature: Feature, about: str, *, link: Callable[[int], str] | None = No
 
 def write_page(path: str | Path, index: Index, feature: int) -> None:
     """Write the page of one feature."""
-    text = page(index.feature(feature), describe(index))
+    text = page(index.feature(feature), index.describe())
     with write_file(path) as part:
         part.write_text(text, encoding="utf-8")
 
@@ -108,7 +108,7 @@ def write_site(index: Index, folder: str | Path, *, progress: Callable[[int], No
     if folder.exists():
         raise InputError(f"{folder} exists already; name a new folder.")
     live = [row["feature"] for row in index.query("from features where count > 0 order by feature")]
-    alive, about = set(live), describe(index)
+    alive, about = set(live), index.describe()
     listed = []
     with write_folder(folder) as part:
         (part / "feature").mkdir()
@@ -122,12 +122,6 @@ def write_site(index: Index, folder: str | Path, *, progress: Callable[[int], No
         (part / "features.js").write_text(f"const FEATURES = {data};\n", encoding="utf-8")
         (part / "index.html").write_text(_start(index, about), encoding="utf-8")
     return folder
-
-
-def describe(index: Index) -> str:
-    """One line on where the numbers come from."""
-    a = index.about
-    return f"{a['model']}, {a['site']}, SAE {a['sae']} of {a['features']:,} features, over {a['tokens']:,} tokens"
 
 
 def _entry(feature: Feature) -> list[object]:

@@ -11,6 +11,7 @@
     tokens.parquet        token, text, seen: how often each token was read
     lens/*.parquet        written by `trimtab.index.lens`
     labels.parquet        written by `trimtab.index.labels`
+    map.parquet           written by `trimtab.index.map`
 
 Rows are in order of `feature`, 4,096 features to a file and 4,096 rows to a row group, so DuckDB reads one or two row
 groups of a table for a feature. bin i of a histogram holds activations from 2^(-20 + i / 4) to 2^(-20 + (i + 1) / 4).
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _FOLDERS = ("features", "examples", "words", "partners", "sources", "lens")
-_FILES = ("tokens", "labels")
+_FILES = ("tokens", "labels", "map")
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,11 @@ class Index:
         """Number of tokens that the index was made of."""
         return int(self.about["tokens"])
 
+    def describe(self) -> str:
+        """One line on where the numbers come from."""
+        a = self.about
+        return f"{a['model']}, {a['site']}, SAE {a['sae']} of {a['features']:,} features, over {a['tokens']:,} tokens"
+
     @cached_property
     def _database(self) -> duckdb.DuckDBPyConnection:
         import duckdb
@@ -139,7 +145,7 @@ class Index:
                 self._views.add(name)
 
     def has(self, table: str) -> bool:
-        """Whether the index has this table (`lens` and `labels` are added later)."""
+        """Whether the index has this table (`lens`, `labels` and `map` are added later)."""
         return (self.folder / (table if table in _FOLDERS else f"{table}.parquet")).exists()
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
@@ -256,6 +262,13 @@ def open_index(folder: str | Path) -> Index:
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise FileError(f"{folder} is an index of another format; this version reads format {FORMAT}.")
     return Index(folder, about)
+
+
+def titles(index: Index) -> dict[int, str]:
+    """What to call each feature: its best label, or without one the four tokens that it fires on most."""
+    words = index.words(most=4)
+    found = {i: ", ".join(word.text.strip() for word in words.get(i, ())) for i in range(index.features)}
+    return found | {i: labels[0].text for i, labels in index.labels().items()}
 
 
 def check_belongs(index: Index, fingerprint: str, name: str) -> None:
