@@ -46,8 +46,14 @@ def run(
     if picture is not None:
         m.write_picture(points, clusters, picture, index.describe())
     if as_json:
-        loose = int((points.cluster < 0).sum())
-        print_json({"features": len(points.feature), "clusters": clusters, "loose": loose, "picture": picture and str(picture)})
+        print_json(
+            {
+                "features": len(points.feature),
+                "clusters": clusters,
+                "loose": int((points.cluster < 0).sum()),
+                "picture": picture and str(picture),
+            }
+        )
         return
     out().print(f"{len(points.feature):,} features, {len(clusters):,} clusters", markup=False)
     for number, name in enumerate(clusters[:12]):
