@@ -17,10 +17,10 @@ from trimtab.index.labels import (
     by_words,
     detection,
     held_out,
-    rule_label,
     shuffled,
 )  # fmt: skip
 from trimtab.index.lens import add_lens, reads_writes
+from trimtab.index.rules import rule_label
 from trimtab.index.store import Index, Label, Word, open_index
 from trimtab.testing.planted import PlantedWorld
 

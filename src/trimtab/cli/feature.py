@@ -14,7 +14,7 @@ from trimtab.cli.features import IndexFolder, open_chosen
 EXAMPLES = """Examples:
 
 \b
-  trimtab feature 123 --index runs/index
+  trimtab feature 123
   trimtab feature 123 --index runs/index --html feature-123.html
   trimtab feature 123 --index runs/index --json
 """

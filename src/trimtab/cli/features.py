@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 EXAMPLES = """Examples:
 
 \b
-  trimtab features "fire flame" --index runs/index
-  trimtab features --text "The house was on fire." --index runs/index
+  trimtab features "fire flame"
+  trimtab features --text "The house was on fire."
   trimtab features --vector direction.npy --index runs/index --json
 """
 
@@ -53,7 +53,7 @@ def run(
 
     if sum(x is not None for x in (words, text, vector)) != 1:
         raise InputError("Give WORDS, --text or --vector, and only one of them.")
-    index = open_chosen(index_folder)
+    index = open_chosen(index_folder, sae_name)
     if words is not None:
         _print_hits(search.find(index, words, most=most), as_json)
         return
@@ -80,19 +80,21 @@ def run(
         out().print(Text.assemble(f"{one.feature:>6}  {share:>5}  ", line, (f"  {one.label}", "dim")))
 
 
-def open_chosen(folder: Path | None) -> Index:
-    """The index that is named, or the one beside the shipped SAE."""
+def open_chosen(folder: Path | None, sae_name: str | None = None) -> Index:
+    """The index that is named, or the one that comes with a shipped SAE (None: the default one)."""
     from trimtab.errors import InputError
     from trimtab.index.store import open_index
+    from trimtab.sae.shipped import list_saes
 
     if folder is not None:
         return open_index(folder)
-    from trimtab.sae.shipped import list_saes
-
+    wanted = sae_name or o.DEFAULT
     for one in list_saes():
-        if one.name == o.DEFAULT and (one.path / "index" / "index.json").is_file():
+        if one.name == wanted and (one.path / "index" / "index.json").is_file():
             return open_index(one.path / "index")
-    raise InputError("No index comes with this installation: name one with --index (`trimtab index build` makes one).")
+    raise InputError(
+        f"No index of the SAE {wanted!r} comes with trimtab: name one with --index (`trimtab index build` makes one)."
+    )
 
 
 def _print_hits(hits: list[Hit], as_json: bool) -> None:

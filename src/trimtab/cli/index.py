@@ -26,6 +26,7 @@ EXAMPLES = """Examples:
   trimtab index build books.jsonl --out runs/index --tokens 1000000 --heldout unseen.jsonl
   trimtab index label runs/index --endpoint http://localhost:8080/v1 --llm my-model --heldout unseen.jsonl -f 123
   trimtab index map runs/index --out runs/map.svg
+  trimtab index pack runs/index --out runs/small
   trimtab index site runs/index --out runs/site
   trimtab index export runs/index --out runs/neuronpedia --model-id gemma-3-270m --source-id 7-trimtab
   trimtab index import runs/index downloads/7-gemmascope-res-16k --json
@@ -115,7 +116,8 @@ def build(
         index = b.build(model, sae, texts, out_folder, spec, progress=show)
         found = _scores(model, sae, index) if scores else None
         add_lens(model, sae, index, output_scores=found, progress=show)
-    labels = add_rule_labels(index, None, _snippets(model, sae, index, range(index.features), heldout, field))
+        snippets = _snippets(model, sae, index, range(index.features), heldout, field)
+        labels = add_rule_labels(index, None, snippets, progress=show)
     _report(index, {i: label.score for i, label in labels.items()}, as_json)
 
 
@@ -168,6 +170,28 @@ def label(
             add_labels(index, {number: made[number]})  # each answer is kept, whatever happens to the next one
             bars.show("labels", done, len(chosen))
     _report(index, {i: one.score for i, one in made.items()}, as_json)
+
+
+@group.command()
+def pack(
+    folder: Folder,
+    out_folder: Out,
+    top: Annotated[int, typer.Option("--top", min=1, help="Strongest examples of each feature that stay.")] = 5,
+    random: Annotated[int, typer.Option("--random", min=0, help="Random firings that stay.")] = 2,
+    per_band: Annotated[int, typer.Option("--per-band", min=0, help="Examples of each half octave that stay.")] = 1,
+    before: Annotated[int, typer.Option("--before", min=0, help="Tokens of an example before the firing one.")] = 14,
+    after: Annotated[int, typer.Option("--after", min=0, help="Tokens of an example after it.")] = 6,
+    as_json: o.Json = False,
+) -> None:
+    """Write a smaller copy of an index, to pass on: fewer and shorter examples, rounded activations."""
+    from trimtab.index import pack as p
+    from trimtab.index.store import open_index
+
+    wanted = {"top": top, "random": random, "per_band": per_band, "before": before, "after": after}
+    made = p.pack(open_index(folder), out_folder, p.PackSpec.parse(wanted))
+    size = sum(file.stat().st_size for file in made.folder.rglob("*") if file.is_file())
+    result = {"index": str(made.folder), "bytes": size}
+    print_json(result) if as_json else out().print(f"{made.folder}  {size / 1e6:.1f} MB", markup=False)
 
 
 @group.command()

@@ -8,7 +8,7 @@ rule too, so that both work without network: the text has one of the words that 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trimtab.errors import InputError
+from trimtab.index.rules import choose, matches, pool, rule_label, windows
 from trimtab.index.sample import rank
-from trimtab.index.store import Index, Label, Lens, Word
+from trimtab.index.store import Index, Label
 from trimtab.index.tables import write_table
 from trimtab.lm.texts import iter_contexts, iter_texts
+from trimtab.sae.activations import Progress
 
 if TYPE_CHECKING:
     from trimtab.lm.model import Model
     from trimtab.sae.sae import SAE
 
-ARROW = " → "
 RULE = "rule"
+_CHUNK = 512
 
 
 @dataclass(frozen=True)
@@ -46,23 +48,9 @@ Judge = Callable[[str, Sequence[Snippet]], Sequence[bool]]
 """(label, snippets) -> whether the feature fires in each. It must look at nothing but the tokens."""
 
 
-def rule_label(words: Sequence[Word], lens: Lens | None, most: int = 4) -> str:
-    """Words that a feature fires on, an arrow, and words that it promotes: "flame, ember, smoke → burning, hot".
-
-    Firing tokens are ranked by count squared over how often the token was read, so that a word on which it always
-    fires comes before a common one on which it sometimes does. "(never fires)" and no arrow where there is nothing.
-    """
-    ranked = sorted(words, key=lambda w: (-(w.count**2) / max(1, w.seen), w.token))
-    reads = _distinct((w.text for w in ranked), most)
-    writes = _distinct((text for text, _ in lens.promoted), most) if lens else []
-    left = ", ".join(reads) or "(never fires)"
-    return f"{left}{ARROW}{', '.join(writes)}" if writes else left
-
-
 def by_words(label: str, snippets: Sequence[Snippet]) -> list[bool]:
-    """The judge of rule labels: is one of the snippet's tokens named before the arrow?"""
-    reads = set(label.partition(ARROW)[0].split(", "))
-    return [any(_plain(token) in reads for token in snippet.tokens) for snippet in snippets]
+    """The judge of rule labels: does the snippet have one of the words named before the arrow?"""
+    return [matches(label, snippet.tokens) for snippet in snippets]
 
 
 def held_out(
@@ -168,25 +156,24 @@ def add_labels(index: Index, labels: Mapping[int, Label]) -> None:
 
 
 def add_rule_labels(
-    index: Index, features: Sequence[int] | None = None, snippets: Mapping[int, Sequence[Snippet]] | None = None
+    index: Index,
+    features: Sequence[int] | None = None,
+    snippets: Mapping[int, Sequence[Snippet]] | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
 ) -> dict[int, Label]:
     """Label `features` (None: all) by rule, scored where there are `snippets` (of `held_out`), and store them."""
-    chosen = range(index.features) if features is None else features
+    chosen = list(range(index.features)) if features is None else [index.check(i) for i in features]
     found = {}
-    words, lenses = index.words(features), index.lenses(features)
-    for feature in chosen:
-        text = rule_label(words.get(feature, ()), lenses.get(feature))
-        found[feature] = Label(text, RULE, detection(text, (snippets or {}).get(feature, ())))
+    others = pool(index)
+    counts = {row["feature"]: row["count"] for row in index.query("select feature, count from features")}
+    for start in range(0, len(chosen), _CHUNK):
+        some = chosen[start : start + _CHUNK]
+        words, lenses, examples = index.words(some), index.lenses(some), windows(index, some)
+        for feature in some:
+            mine = words.get(feature, ())
+            named = choose(mine, counts[feature], index.tokens, examples[feature], others)
+            text = rule_label(mine, lenses.get(feature), named)
+            found[feature] = Label(text, RULE, detection(text, (snippets or {}).get(feature, ())))
+        progress(Progress("labels", start + len(some), len(chosen), "features", 0.0))
     add_labels(index, found)
     return found
-
-
-def _distinct(tokens: Iterable[str], most: int) -> list[str]:
-    """The first tokens that are words, each once."""
-    return list(dict.fromkeys(word for word in map(_plain, tokens) if word))[:most]
-
-
-def _plain(token: str) -> str:
-    """A token as a word to compare: lower case, without spaces; commas and arrows would confuse the label."""
-    word = token.strip().lower().replace(",", "").replace("→", "")
-    return word if word.isprintable() and "\ufffd" not in word else ""

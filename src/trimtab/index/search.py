@@ -143,6 +143,8 @@ def nearest(sae: SAE, vector: Tensor, index: Index | None = None, *, most: int =
         raise InputError(
             f"The vector has shape {list(vector.shape)}; the SAE {sae.name!r} has rows of width {sae.d_in}."
         )
+    if index is not None:
+        check_belongs(index, sae.fingerprint, sae.name)
     if not bool(vector.isfinite().all()) or not bool(vector.any()):
         raise InputError("The vector must be finite and not zero.")
     unit = normalize(sae.W_dec, dim=-1)

@@ -30,6 +30,7 @@ from trimtab.files import read_json
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
 FORMAT = 1
 _FOLDERS = ("features", "examples", "words", "partners", "sources", "lens")
@@ -154,6 +155,11 @@ class Index:
         found = self._database.execute(sql, list(values))
         names = [column[0] for column in found.description]
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+    def table(self, sql: str) -> pa.Table:
+        """The result of a query as an Arrow table."""
+        self._add_views()
+        return self._database.sql(sql).to_arrow_table()
 
     def texts(self, ids: Sequence[int]) -> list[str]:
         """The text of each token id."""
