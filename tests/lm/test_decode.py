@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import pytest
 import torch
 
 from trimtab.errors import InputError, UnsupportedError
+from trimtab.lm.cache import RowCache
 from trimtab.lm.decode import Progress, Row, Written, decode
 from trimtab.lm.head import Head
 from trimtab.lm.load import wrap
@@ -233,3 +235,15 @@ def test_the_batch_is_chosen_from_memory() -> None:
     assert rows_that_fit(model, 10, limit=5 * bytes_per_row(model, 10) + 1) == 5
     assert rows_that_fit(model, 10, limit=1) == 1
     assert rows_that_fit(model, 10, limit=1 << 40) == 128
+
+
+def test_the_cache_is_given_back_at_once() -> None:
+    """A long sweep makes one cache after another: a cycle in it would hold gigabytes until a full collection."""
+    model = tiny_model()
+    gc.collect()
+    gc.disable()
+    try:
+        decode(model, [row(model, text) for text in PROMPTS], batch_size=2)
+        assert not [one for one in gc.get_objects() if type(one) is RowCache]
+    finally:
+        gc.enable()

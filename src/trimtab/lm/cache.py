@@ -9,8 +9,9 @@ windows of sliding layers are a matter of transformers' masks, which see the col
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,7 +25,8 @@ class Layer(CacheLayerMixin):
 
     def __init__(self, owner: RowCache) -> None:
         super().__init__()
-        self.owner = owner
+        # A cycle would keep the buffers, which may be a gigabyte, until the next full garbage collection.
+        self.owner = cast("RowCache", weakref.proxy(owner))
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Lay the buffers out, once the first keys and values tell their shapes."""
