@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,12 @@ def test_json_is_the_finding_of_the_library_and_the_recipe_is_written(
     contrast = ContrastSet("yes", tuple(texts[0]), tuple(texts[1]), False, f"{sides[0]} against {sides[1]}")
     settings = Settings(choice="best feature", kl=0.2, align=None, limit=8, method="equal")
     expected = find(world.model, world.sae, contrast, settings)
-    assert json.loads(result.stdout) == json.loads(json.dumps(to_json(expected)))
+    said = json.loads(result.stdout)
+    lines = said.pop("lines")
+    assert said == json.loads(json.dumps(to_json(expected)))
+    assert [one["factor"] for one in lines] == [-1.0, 0.0, 1.0] * 3
+    towards, plain = (sum(one["strength"] for one in lines if one["factor"] == f) for f in (1, 0))
+    assert towards > plain
     saved = trimtab.Recipe.load(file)
     assert saved == expected.recipe
     assert saved.about.settings["kl"].given
@@ -58,7 +64,21 @@ def test_json_is_the_finding_of_the_library_and_the_recipe_is_written(
 def test_without_a_choice_it_says_what_it_took(run: Any, sides: tuple[Path, Path]) -> None:
     result = run("find", "--positive", sides[0], "--negative", sides[1], "--take", 30)
     assert result.exit_code == 0, result.stderr
-    assert "the largest shift on dev" in result.stdout
+    assert "the best on held-out texts" in result.stdout
+    assert "Ways to steer" in result.stdout
+
+
+def test_the_page_says_what_the_terminal_says(run: Any, sides: tuple[Path, Path], tmp_path: Path) -> None:
+    page = tmp_path / "sea.html"
+    words = ["find", "--positive", sides[0], "--negative", sides[1], "--html", page, "--prompt", "the dog took a"]
+    result = run(*words)
+    assert result.exit_code == 0, result.stderr
+    text = page.read_text(encoding="utf-8")
+    shift = re.search(r"makes the positive side (\S+ \[.*?\])", result.stdout)
+    assert shift is not None
+    assert shift[1] in text
+    assert text.count("the dog took a") == 3
+    assert "http" not in text
 
 
 def test_finding_nothing_is_no_error_and_writes_no_recipe(run: Any, sides: tuple[Path, Path], tmp_path: Path) -> None:

@@ -1,14 +1,14 @@
-"""The picture of clusters."""
+"""The map of clusters."""
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
+import math
 
 import numpy as np
 
 from trimtab.find.cluster import cluster
 from trimtab.find.contrast import collect
-from trimtab.find.map import cluster_map, coordinates
+from trimtab.find.map import coordinates, places
 from trimtab.find.pairs import ContrastSet
 from trimtab.testing.planted import PlantedWorld
 
@@ -21,16 +21,17 @@ def test_coordinates_keep_distances_that_fit_a_plane() -> None:
     assert coordinates(np.ones((1, 1))).shape == (1, 2)
 
 
-def test_the_picture_shows_every_feature_once_in_its_clusters_colour(world: PlantedWorld, noisy: ContrastSet) -> None:
+def test_every_feature_has_a_place_and_those_that_fire_together_lie_together(
+    world: PlantedWorld, noisy: ContrastSet
+) -> None:
     acts = collect(world.model, world.sae, noisy)[0]
     features = [*world.concepts.values(), *world.readers.values(), 0, 2]
     found = cluster(world.sae, features, acts, similarity="phi", model=world.model)
-    root = ET.fromstring(cluster_map(found, world.sae, acts, {world.concepts["sea"]: "<sea>"}))
-    circles = {int(c[0].text.split()[0]): c for c in root if c.tag.endswith("circle")}  # type: ignore[union-attr]
-    assert sorted(circles) == sorted(features)
-    assert circles[world.concepts["sea"]][0].text == f"{world.concepts['sea']} <sea>"
-    colours = {one.features: {circles[i].get("fill") for i in one.features} for one in found.clusters}
-    assert all(len(some) == 1 for some in colours.values())
-    assert len({next(iter(some)) for some in colours.values()}) == len(found.clusters)
-    inside = [(float(c.get("cx", -1)), float(c.get("cy", -1))) for c in circles.values()]
-    assert all(0 < x < 640 and 0 < y < 440 for x, y in inside)
+    made = places(found, world.sae, acts)
+    assert sorted(made) == sorted(features)
+    assert all(0 <= x <= 1 and 0 <= y <= 1 for x, y in made.values())
+    for concept, writer in world.concepts.items():
+        inside = math.dist(made[writer], made[world.readers[concept]])
+        outside = [math.dist(made[writer], made[other]) for name, other in world.concepts.items() if name != concept]
+        assert inside < 0.2 * min(outside)
+    assert places(cluster(world.sae, [], similarity="cosine"), world.sae) == {}

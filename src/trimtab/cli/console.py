@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,11 @@ def say(message: str) -> None:
 def complain(message: str) -> None:
     """One line about what went wrong, on stderr."""
     err().print(Text(" ".join(message.split()), style="red"), soft_wrap=True)
+
+
+def command_line() -> str:
+    """The command that is running, as one would type it."""
+    return shlex.join(["trimtab", *sys.argv[1:]])
 
 
 def save_recipe(recipe: Recipe, path: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,17 +10,21 @@ import typer
 
 from trimtab.cli import options as o
 from trimtab.cli.build import open_several
-from trimtab.cli.console import out, print_json, save_recipe, say
+from trimtab.cli.console import command_line, out, print_json, save_recipe, say
+from trimtab.cli.progress import Bars
 from trimtab.errors import InputError
 
 if TYPE_CHECKING:
     from trimtab.find.pairs import ContrastSet
+    from trimtab.lm.model import Model
+    from trimtab.sae.sae import SAE
+    from trimtab.steer.recipe import Recipe
 
 EXAMPLES = """Examples:
 
 \b
   trimtab find --pairs sea -o sea.recipe.safetensors
-  trimtab find --pairs my-pairs.jsonl -o mine.recipe.safetensors
+  trimtab find --pairs my-pairs.jsonl -o mine.recipe.safetensors --html mine.html
   trimtab find --positive yes.txt --negative no.txt --json
   trimtab find --pairs agreeableness.jsonl.gz --view answer --pool answer --fit ridge --choose "cluster 1"
 """
@@ -78,6 +83,19 @@ def run(
         Path | None,
         typer.Option("--output", "-o", metavar="RECIPE", help="Write the recipe, by custom NAME.recipe.safetensors."),
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the report as one self-contained page.")
+    ] = None,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prompt",
+            metavar="TEXT",
+            help="Show what is written after this with the recipe, without it and against it; may be given several "
+            "times. 'none' for none.",
+            show_default="three everyday openings",
+        ),
+    ] = None,
     pool: Annotated[
         Pool | None, typer.Option("--pool", help="How a text's tokens become one activation.", show_default="mean")
     ] = None,
@@ -126,7 +144,7 @@ def run(
     ] = None,
     kl: Annotated[
         float | None,
-        typer.Option("--kl", help="Strength of the recipe, as its cost in nats per neutral token.", show_default="0.1"),
+        typer.Option("--kl", help="Strength of the recipe, as its cost in nats per neutral token.", show_default="0.3"),
     ] = None,
     seed: o.Seed = 0,
     device: o.Device = None,
@@ -142,7 +160,7 @@ def run(
     contrast = read_contrast(pairs, positive, negative, view, columns, split)
     contrast = contrast if limit_pairs is None else contrast.take(limit_pairs, seed)
     from trimtab.find.find import Settings, find
-    from trimtab.find.show import summary, to_json
+    from trimtab.find.show import to_json
 
     asked: dict[str, Any] = {
         "pool": pool, "order": order, "limit": limit, "similarity": similarity, "clusterer": clusterer,
@@ -153,16 +171,38 @@ def run(
         given["align"] = None if align == "none" else align
     settings = Settings.parse(given)
     model, saes = open_several(model_name, sae_names, device, dtype, blocks)
-    found = find(model, saes, contrast, settings)
+    with Bars() as bars:
+        found = find(model, saes, contrast, settings, progress=bars.show)
+    data = to_json(found)
+    data["lines"] = [] if found.recipe is None else _lines(model, saes, found.recipe, prompts, seed)
     if found.recipe is not None:
         save_recipe(found.recipe, to)
     elif to is not None:
         say(f"no recipe was found, so {to} was not written")
+    if html is not None:
+        from trimtab.report.finding_page import write_finding
+
+        write_finding(html, data, command_line())
+        say(f"wrote {html}")
     if as_json:
-        print_json(to_json(found))
-    else:
-        for line in summary(found):
-            out().print(line, markup=False)
+        print_json(data)
+        return
+    from trimtab.report.finding import finding
+
+    for part in finding(data):
+        out().print(part)
+
+
+def _lines(model: Model, saes: list[SAE], recipe: Recipe, prompts: list[str] | None, seed: int) -> list[dict[str, Any]]:
+    from trimtab.evidence.lines import PROMPTS, steered_lines
+
+    chosen = PROMPTS if prompts is None else [] if prompts == ["none"] else prompts
+    if not chosen:
+        return []
+    return [
+        {**asdict(one), "text": one.text, "strength": one.strength}
+        for one in steered_lines(model, saes, recipe, chosen, seed=seed)
+    ]
 
 
 def read_contrast(

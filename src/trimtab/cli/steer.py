@@ -125,7 +125,8 @@ def _write(
 
 def _marks(model: Model, sae: SAE | None, recipe: Recipe, records: Sequence[Record]) -> list[Marked]:
     """The strength at a token is the sum over the recipe's features of f_i * ||d_i||, in residual units."""
-    from trimtab.evidence.trace import bos_length, pieces, trace
+    from trimtab.evidence.trace import bos_length, trace
+    from trimtab.lm.pieces import pieces
 
     tokens = [tuple(pieces(model, one.token_ids, one.generated_from)) for one in records]
     features = list(recipe.features_of(sae)) if sae is not None else []

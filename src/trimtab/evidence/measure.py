@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from trimtab.evidence import stats
-from trimtab.evidence.trace import bos_length, log_likelihoods, pieces, residuals
+from trimtab.evidence.trace import bos_length, log_likelihoods, residuals
 from trimtab.evidence.values import Arm, Contrast, Sample, Selectivity, Target
+from trimtab.lm.pieces import pieces
 
 if TYPE_CHECKING:
     from trimtab.evidence.write import Progress

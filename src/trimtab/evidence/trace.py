@@ -86,24 +86,6 @@ def log_likelihoods(
     return out
 
 
-def pieces(model: Model, token_ids: Sequence[int], start: int = 0) -> list[str]:
-    """The text of each token from `start` on, so that joined they are the decoded text.
-
-    A character that is spread over several tokens belongs to the last of them; the others are empty.
-    """
-    before = model.decode(token_ids[:start])
-    out: list[str] = []
-    for end in range(start + 1, len(token_ids) + 1):
-        after = model.decode(token_ids[:end])
-        unfinished = after.endswith("\ufffd") and end < len(token_ids)
-        if unfinished or not after.startswith(before):
-            out.append("")
-            continue
-        out.append(after[len(before) :])
-        before = after
-    return out
-
-
 def bos_length(model: Model, ids: Sequence[int]) -> int:
     """1 where `ids` starts with the model's BOS token, else 0."""
     return int(bool(len(ids)) and model.bos_id is not None and ids[0] == model.bos_id)

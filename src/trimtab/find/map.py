@@ -1,9 +1,7 @@
-"""A picture of clustered features: similar features near each other, one colour a cluster. Plain SVG."""
+"""Clustered features on a map: similar features near each other."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,19 +12,7 @@ if TYPE_CHECKING:
     from trimtab.find.contrast import Activations
     from trimtab.sae.sae import SAE
 
-_COLOURS = (
-    "#4269d0",
-    "#efb118",
-    "#ff725c",
-    "#6cc5b0",
-    "#3ca951",
-    "#ff8ab7",
-    "#a463f2",
-    "#97bbf5",
-    "#9c6b4e",
-    "#555555",
-)
-_WIDTH, _HEIGHT, _MARGIN = 640, 440, 40
+Place = tuple[float, float]
 
 
 def coordinates(similarity: Matrix) -> Matrix:
@@ -46,45 +32,18 @@ def coordinates(similarity: Matrix) -> Matrix:
     return result
 
 
-def cluster_map(
-    clustering: Clustering, sae: SAE, acts: Activations | None = None, names: Mapping[int, str] | None = None
-) -> str:
-    """The picture as SVG text. Features in no cluster are grey; `names` show when the pointer rests on a feature."""
-    groups = [*(one.features for one in clustering.clusters), clustering.loose]
-    features = [index for group in groups for index in group]
+def places(clustering: Clustering, sae: SAE, acts: Activations | None = None) -> dict[int, Place]:
+    """Where each feature lies on a map of width and height 1, by the similarity that the clustering used."""
+    features = [*(index for one in clustering.clusters for index in one.features), *clustering.loose]
+    if not features:
+        return {}
     fires = None if acts is None else fired(acts, features)
-    places = _scaled(coordinates(similarities(sae.rows(features), fires, clustering.similarity)))
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{len(features)} features in {len(clustering.clusters)} clusters" font-family="sans-serif">'
-    ]
-    row = 0
-    for number, group in enumerate(groups):
-        loose = number == len(clustering.clusters)
-        colour = "#aaaaaa" if loose else _COLOURS[number % len(_COLOURS)]
-        for index in group:
-            x, y = places[row]
-            label = escape(f"{index} {(names or {}).get(index, '')}".strip())
-            parts.append(
-                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{colour}" fill-opacity="0.8">'
-                f"<title>{label}</title></circle>"
-            )
-            row += 1
-        if group and not loose:
-            x, y = places[row - len(group) : row].mean(0)
-            text = escape(
-                " ".join(word.strip() for word in clustering.clusters[number].name[:3]) or f"cluster {number + 1}"
-            )
-            place = f'x="{x:.1f}" y="{y - 12:.1f}" text-anchor="middle" font-size="13"'
-            parts.append(f"<text {place}>{text}</text>")
-    return "\n".join([*parts, "</svg>", ""])
+    found = _scaled(coordinates(similarities(sae.rows(features), fires, clustering.similarity)))
+    return {index: (float(x), float(y)) for index, (x, y) in zip(features, found, strict=True)}
 
 
 def _scaled(places: Matrix) -> Matrix:
-    """Coordinates in the picture; a direction without any spread is centred."""
-    if not len(places):
-        return places
+    """Coordinates from 0 to 1; a direction without any spread is centred."""
     low, spread = places.min(0), np.ptp(places, axis=0)
-    unit = np.where(spread > 1e-9, (places - low) / np.where(spread > 1e-9, spread, 1), 0.5)
-    result: Matrix = _MARGIN + unit * (np.array([_WIDTH, _HEIGHT]) - 2 * _MARGIN)
+    result: Matrix = np.where(spread > 1e-9, (places - low) / np.where(spread > 1e-9, spread, 1), 0.5)
     return result

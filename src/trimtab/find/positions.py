@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import InputError
-from trimtab.find.contrast import batches, tokenise
+from trimtab.find.contrast import SINK_FACTOR, batches, tokenise
 from trimtab.find.pairs import ContrastSet
 from trimtab.find.stats import benjamini_hochberg
 from trimtab.lm.residual import read
@@ -32,7 +32,8 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True)
 class Positions:
-    """One number per slot. effect: length of the mean delta over its mean length under permuted labels (1 is nothing).
+    """One number per slot. effect: length of the mean delta over its mean length under permuted labels (1 is nothing);
+    every dimension of the residual counts by its own deviation, since a few huge ones would drown the others.
 
     p, q: share of permutations that reach the effect, and after Benjamini-Hochberg. counts: texts that have the slot.
     matter: the slots whose q is at most 0.05. `chosen`: for every text (positives first), which tokens lie in those.
@@ -52,12 +53,17 @@ class Positions:
         """Slots whose effect is not chance, at a false discovery rate of 5 %."""
         return tuple(slot for slot, q in zip(self.slots, self.q, strict=True) if q <= 0.05)
 
-    def strip(self) -> str:
-        """The effects as one line of block elements, the largest full height; slots that do not matter are dots."""
-        top = max([*self.effect, 1e-12])
-        return "".join(
-            BLOCKS[min(int(8 * e / top), 7)] if q <= 0.05 else "·" for e, q in zip(self.effect, self.q, strict=True)
+    @property
+    def heat(self) -> tuple[float, ...]:
+        """What the effects exceed chance by, the largest 1; 0 where they do not matter."""
+        top = max([*self.effect, 1.0]) - 1
+        return tuple(
+            max((e - 1) / top, 0.0) if q <= 0.05 and top > 0 else 0.0 for e, q in zip(self.effect, self.q, strict=True)
         )
+
+    def strip(self) -> str:
+        """The heat as one line of block elements, the largest full height; slots that do not matter are dots."""
+        return "".join(BLOCKS[min(int(8 * heat), 7)] if heat > 0 else "·" for heat in self.heat)
 
 
 @torch.no_grad()
@@ -77,16 +83,20 @@ def find_positions(
     labels = _labels(contrast, draws, seed)
     sums = torch.zeros(2, draws + 1, len(names), model.d_model)
     counts = torch.zeros(2, draws + 1, len(names))
+    moments = torch.zeros(2, model.d_model, dtype=torch.float64)
     for batch in batches(ids):
         h = read(model, batch.ids, [site], batch.mask)[site].float().cpu()
         for i, row in enumerate(batch.rows):
-            pooled, has = _by_slot(h[i], where[row], place)
+            pooled, has = _by_slot(h[i], _without_sinks(h[i], where[row]), place)
+            moments += torch.stack([pooled.sum(0), pooled.square().sum(0)])
             for side in (0, 1):
                 mine = labels[:, row] == side
                 sums[side, mine] += pooled
                 counts[side, mine] += has
     delta = sums[0] / counts[0].clamp(min=1)[..., None] - sums[1] / counts[1].clamp(min=1)[..., None]
-    length = delta.norm(dim=-1).numpy()
+    mean, square = moments / (counts[0, 0] + counts[1, 0]).sum()
+    deviation = (square - mean.square()).clamp(min=0).sqrt().float()
+    length = (delta / deviation.clamp(min=1e-6 * float(deviation.max()))).norm(dim=-1).numpy()
     observed, null = length[0], length[1:]
     p = (1 + (null >= observed - 1e-9).sum(0)) / (draws + 1)
     p = np.where(observed > 1e-6 * max(float(observed.max()), 1e-12), p, 1.0)
@@ -156,6 +166,14 @@ def _labels(contrast: ContrastSet, draws: int, seed: int) -> np.ndarray:
         flips = rng.integers(0, 2, (draws, n))
         return np.concatenate([true[None], np.concatenate([flips, 1 - flips], axis=1)])
     return np.stack([true, *(rng.permutation(true) for _ in range(draws))])
+
+
+def _without_sinks(h: Tensor, slots: list[int | None]) -> list[int | None]:
+    """The same slots but for attention sinks, tokens of a residual many times as long as that of the others."""
+    norms = h[: len(slots)].norm(dim=-1)
+    plain = torch.tensor([slot is not None for slot in slots])
+    limit = SINK_FACTOR * norms[plain].median() if bool(plain.any()) else 0.0
+    return [slot if norm <= limit else None for slot, norm in zip(slots, norms, strict=True)]
 
 
 def _by_slot(h: Tensor, slots: list[int | None], place: dict[int, int]) -> tuple[Tensor, Tensor]:

@@ -41,6 +41,18 @@ def page(evidences: Sequence[Data], *, title: str, intro: str = "", command: str
     if not evidences:
         raise InputError("A report needs at least one verification.")
     body = "".join(_section(data, number, len(evidences)) for number, data in enumerate(evidences, start=1))
+    header = (
+        f"{_paragraphs(intro)}{_overview(evidences)}"
+        '<p><button type="button" class="all" aria-pressed="false">Show where the features fire</button></p>'
+    )
+    return frame(title, header, f"{body}{again(command)}")
+
+
+def frame(title: str, header: str, body: str) -> str:
+    """A page of its own around `header` and `body` (HTML), with style and script inside it.
+
+    Raises `InputError` when it would be larger than `MAX_BYTES`.
+    """
     here = files("trimtab.report")
     out = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -48,9 +60,8 @@ def page(evidences: Sequence[Data], *, title: str, intro: str = "", command: str
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(title)}</title>\n<style>\n{(here / 'page.css').read_text('utf-8')}</style>\n"
         "<noscript><style>.toggle, .all { display: none }</style></noscript>\n</head>\n<body>\n<main>\n"
-        f"<header><h1>{escape(title)}</h1>{_paragraphs(intro)}{_overview(evidences)}"
-        '<p><button type="button" class="all" aria-pressed="false">Show where the features fire</button></p></header>\n'
-        f"{body}{_command(command)}</main>\n<script>\n{(here / 'page.js').read_text('utf-8')}</script>\n"
+        f"<header><h1>{escape(title)}</h1>{header}</header>\n"
+        f"{body}</main>\n<script>\n{(here / 'page.js').read_text('utf-8')}</script>\n"
         "</body>\n</html>\n"
     )
     size = len(out.encode())
@@ -195,7 +206,7 @@ def _samples(data: Data, number: int) -> str:
 
 
 def _text(data: Data, sample: Data, primary: int, top: float) -> str:
-    body = "".join(_token(t, s, top) for t, s in zip(sample["tokens"], sample["strengths"][primary], strict=True))
+    body = "".join(token_mark(t, s, top) for t, s in zip(sample["tokens"], sample["strengths"][primary], strict=True))
     rate = sample["scores"].get(f"firing:{data['primary']}")
     shown = "unscored" if rate is None else f"fires on {_number(rate, 'share', False)}"
     prompt = escape(visible(data["made"]["prompts"][sample["prompt"]]))
@@ -207,7 +218,8 @@ def _text(data: Data, sample: Data, primary: int, top: float) -> str:
     )
 
 
-def _token(token: str, strength: float, top: float) -> str:
+def token_mark(token: str, strength: float, top: float) -> str:
+    """A token as HTML, marked by its strength relative to `top`; marks show inside an element of class `show`."""
     text = escape("".join(c if c == "\n" else visible(c) for c in token))
     if strength <= 0:
         return text
@@ -236,7 +248,8 @@ def _made(data: Data) -> str:
     return f"<details><summary>How it was made</summary><dl>{rows}</dl></details>"
 
 
-def _command(command: str) -> str:
+def again(command: str) -> str:
+    """How to get the same numbers again; empty without a command."""
     return (
         f"<footer><p>The same numbers again:</p><pre><code>{escape(command)}</code></pre></footer>" if command else ""
     )

@@ -12,7 +12,7 @@ for (const button of document.querySelectorAll(".toggle")) {
   button.addEventListener("click", () => flip(card, !card.classList.contains("show")));
 }
 const all = document.querySelector(".all");
-all.addEventListener("click", () => {
+all?.addEventListener("click", () => {
   const on = all.getAttribute("aria-pressed") !== "true";
   set(all, on, "where the features fire");
   for (const card of document.querySelectorAll("article")) flip(card, on);

@@ -1,0 +1,84 @@
+"""Words and numbers that the terminal and the page of a finding share; all from its JSON form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+Data = Mapping[str, Any]
+
+SIDES = {"right": "counted from the end", "left": "counted from the start", "diff": "counted from the first difference"}
+
+
+def sizes(data: Data) -> str:
+    """How large the set is and how it was split."""
+    contrast, parts = data["contrast"], data["sizes"]
+    if contrast["paired"]:
+        whole = f"{contrast['positive']} pairs"
+    else:
+        whole = f"{contrast['positive']} positive and {contrast['negative']} negative texts"
+    unit = "" if contrast["paired"] else " a side"
+    return (
+        f"{whole}: {parts['train']}{unit} to learn from, {parts['dev']} to choose with, {parts['test']} to check the "
+        "choice"
+    )
+
+
+def repeated(data: Data) -> str:
+    """What the audit of the set says."""
+    exact, near = (len(data["contrast"][key]) for key in ("duplicates", "near_duplicates"))
+    if not exact + near:
+        return "no text is repeated"
+    return f"{exact} texts are repeated and {near} nearly so; they were kept in one part"
+
+
+def shift(value: Data) -> str:
+    """A measured effect with its interval."""
+    return f"{value['shift']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]".replace("-", "−")
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """A number with its sign; `unscored` for None."""
+    return "unscored" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def verdict(data: Data) -> str:
+    """The finding in two or three sentences."""
+    count = sum(len(some) for some in data["features"])
+    if not data["chosen"]:
+        return (
+            "No feature of this SAE tells the two sides apart on texts that it was not chosen on, so there is no "
+            "recipe. More pairs, or pairs that differ in less else, may help; so may an SAE of another layer."
+        )
+    test, base = data["test"], data["baseline_test"]
+    works = "works" if test["low"] > 0 else "works the wrong way" if test["high"] < 0 else "cannot be told from chance"
+    said = [
+        f"{count or 'No'} {'feature fires' if count == 1 else 'features fire'} more on the positive side, on held-out "
+        "texts too.",
+        f"Steering with {quoted(data)} {works}: on texts that chose nothing it makes the positive side "
+        f"{shift(test)} nats per token likelier than the negative one ({math.exp(test['shift']):.2f} times as likely), "
+        f"at a cost of {test['kl']:.2f} nats per token of neutral text.",
+    ]
+    if data["chosen"] != data["baseline"]:
+        said.append(f"The plain mean difference, without features, does {shift(base)} at the same cost.")
+    return " ".join(said)
+
+
+def quoted(data: Data) -> str:
+    """What was chosen, and how."""
+    why = "as asked" if data["settings"]["choice"] else "the best on held-out texts"
+    return f"{data['chosen']} ({why})"
+
+
+def reading(data: Data) -> str:
+    """How well the sides can be told apart, by features and by the whole residual."""
+    if data["dense_auc"] is None:
+        return ""
+    whole = f"a probe on all that the model knows there {data['dense_auc']:.2f}"
+    if data["auc"] is None:
+        return f"Of the test texts, {whole} (1 is every pair right, 0.5 is chance)."
+    return (
+        f"A probe on {len(data['reading'])} features separates the test texts with an AUC of {data['auc']:.2f}, "
+        f"{whole} (1 is every pair right, 0.5 is chance)."
+    )
