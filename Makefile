@@ -4,7 +4,8 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench setup docs format lock clean
+.PHONY: help demo test check setup docs format lock clean \
+        bench bench-engine bench-overhead bench-sweep bench-curves bench-tried bench-rows bench-page
 
 help: ## say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -22,12 +23,31 @@ check: $(VENV)/.installed-dev ## formatter, linter, types, import floors, genera
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/cli_docs.py --check
 
-# GGUF=FILE adds llama.cpp on the same model, which needs `pip install xllamacpp`.
-bench: $(VENV)/.installed-dev ## measure the engine beside others (15 to 30 minutes), write docs/performance.md
-	$(BIN)/python bench/engine.py --out bench/results/engine.json $(if $(GGUF),--gguf $(GGUF))
-	$(BIN)/python bench/engine.py --only ours_plain ours_add ours_clamp_8 --rows 32 128 --rounds 9 --out bench/results/overhead.json --no-tutorial --no-bfloat16
-	$(BIN)/python bench/sweep.py --out bench/results/sweep.json
-	$(BIN)/python bench/curves.py --out bench/results/curves.json
+# GGUF=FILE adds llama.cpp on the same model, which needs `pip install xllamacpp`. Each step can be made alone (make
+# bench-sweep), and RUN stands before every command (RUN="taskset -c 0,1").
+bench: bench-engine bench-overhead bench-sweep bench-curves bench-tried bench-page ## measure the engine beside others (half an hour), write docs/performance.md
+
+bench-engine: $(VENV)/.installed-dev
+	$(RUN) $(BIN)/python bench/engine.py --out bench/results/engine.json $(if $(GGUF),--gguf $(GGUF))
+
+bench-overhead: $(VENV)/.installed-dev
+	$(RUN) $(BIN)/python bench/engine.py --only ours_plain ours_add ours_clamp_8 --rows 32 128 --rounds 9 --out bench/results/overhead.json --no-tutorial --no-bfloat16
+
+bench-sweep: $(VENV)/.installed-dev
+	$(RUN) $(BIN)/python bench/sweep.py --out bench/results/sweep.json
+
+bench-curves: $(VENV)/.installed-dev
+	$(RUN) $(BIN)/python bench/curves.py --out bench/results/curves.json
+
+bench-tried: $(VENV)/.installed-dev
+	$(RUN) $(BIN)/python bench/tried.py --out bench/results/tried.json
+
+# not part of `bench`: 10,000 texts take most of an hour
+bench-rows: $(VENV)/.installed-dev
+	$(RUN) $(BIN)/python bench/rows.py run build/rows
+	$(RUN) $(BIN)/python bench/rows.py check build/rows --out bench/results/rows.json
+
+bench-page: $(VENV)/.installed-dev
 	$(BIN)/python bench/page.py bench/results docs/performance.md
 
 setup: $(VENV)/.installed-dev ## prepare .venv and nothing else

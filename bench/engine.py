@@ -26,7 +26,7 @@ from machine import about
 from trimtab import Recipe, open_model
 from trimtab.lm.model import Model
 
-_MOST_SLOTS = 64  # llama.cpp
+_MOST_SLOTS = 256  # sequences of one context of llama.cpp
 
 RATIOS = (
     ("ours_add", "transformers_add"),

@@ -30,14 +30,21 @@ def about(model: Model) -> dict[str, Any]:
 
 def peak_megabytes() -> float:
     """The most memory that this process has had at one time."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
+    most = status_kilobytes("VmHWM", os.getpid())
+    if most:
+        return most / 1024
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def status_kilobytes(name: str, process: int) -> int:
+    """One entry of what Linux says about a process, such as VmRSS; 0 where it says nothing."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
 
 
 def _processor() -> str:

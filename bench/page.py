@@ -11,143 +11,38 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import tables
+from goals import goals
+
 from trimtab.files import write_file
 
-NAMES = {
-    "tutorial": "TransformerLens with a hook, one prompt at a time",
-    "transformers_add": "transformers `generate` with a hook",
-    "llama_cpp": "llama.cpp, 4-bit weights, unsteered",
-    "llama_cpp_add": "llama.cpp, 4-bit weights, control vector",
-    "ours_plain": "trimtab, unsteered",
-    "ours_plain_steps": "... after the prompts' pass",
-    "ours_add": "trimtab, a vector on every row",
-    "ours_clamp_8": "trimtab, 8 latents clamped on every row",
-    "ours_bfloat16_add": "trimtab in bfloat16, a vector on every row",
-    "products": "the matrix products alone, as torch has them",
-    "packed_products": "the matrix products alone, weights packed for oneDNN",
-}
-RATIOS = {
-    "ours_add/transformers_add": "steered, against transformers with a hook",
-    "ours_plain_steps/products": "a decoding step, against its bare products as torch has them",
-    "ours_plain_steps/packed_products": "a decoding step, against its bare products with packed weights",
-    "ours_bfloat16_add/ours_add": "bfloat16 against float32",
-    "ours_add/llama_cpp_add": "steered, against llama.cpp with a control vector",
-    "ours_bfloat16_add/llama_cpp_add": "steered in bfloat16, against llama.cpp with a control vector",
-    "ours_add/tutorial": "steered, against TransformerLens one at a time",
-}
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table whose first column is text and the others numbers."""
-    line = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, line, *rows))
-
-
-def engine(said: dict[str, Any]) -> str:
-    """Rates and ratios by number of rows."""
-    results = said["results"]
-    head = [f"{one['rows']} row{'s' if one['rows'] > 1 else ''}" for one in results]
-
-    def line(label: str, kind: str, key: str, form: str) -> list[str]:
-        return [label, *(format(one[kind][key], form) if key in one[kind] else "" for one in results)]
-
-    rates = [line(label, "tokens_per_second", key, ".1f") for key, label in NAMES.items()]
-    ratios = [line(label, "ratios", key, ".2f") for key, label in RATIOS.items()]
-    ratios = [row for row in ratios if any(row[1:])]
-    loads = [["load of the machine meanwhile", *(f"{min(one['load'])} to {max(one['load'])}" for one in results)]]
-    return (
-        _machine(said["about"])
-        + f" {results[0]['tokens']} new tokens for each row, prompts of 15 tokens.\n\n"
-        + table(["tokens per second", *head], rates + loads)
-        + "\n\n"
-        + table(["ratio (median of the rounds)", *head], ratios)
-    )
-
-
-def overhead(said: dict[str, Any]) -> str:
-    """What steering costs: many short rounds of our engine with itself."""
-    keys = {
-        "ours_add/ours_plain": "a vector on every row, prompts' pass included",
-        "ours_add_steps/ours_plain_steps": "a vector on every row, decoding steps",
-        "ours_clamp_8/ours_plain": "8 latents clamped on every row, prompts' pass included",
-        "ours_clamp_8_steps/ours_plain_steps": "8 latents clamped on every row, decoding steps",
-    }
-    results = said["results"]
-    rows = [[label, *(f"{one['ratios'][key]:.3f}" for one in results)] for key, label in keys.items()]
-    rounds = len(results[0]["rounds"]["ours_plain"])
-    head = [f"rate against unsteered, median of {rounds} rounds", *(f"{one['rows']} rows" for one in results)]
-    return table(head, rows)
-
-
-def sweep(said: dict[str, Any]) -> str:
-    """Our sweep against the scaled time of the tutorials' way."""
-    one = said["results"]
-    times = one["tutorial_seconds_per_text"]
-    return table(
-        ["480 + 8 texts of 60 tokens", ""],
-        [
-            ["`trimtab sweep`, seconds", f"{one['seconds']:.0f}"],
-            ["... tokens per second", f"{one['tokens_per_second']:.0f}"],
-            ["... seconds that `--dry-run` promised", f"{one['seconds_promised_by_dry_run']:.0f}"],
-            ["tutorials' way, seconds per text, before and after", f"{times[0]:.1f}, {times[1]:.1f}"],
-            [f"... scaled from {one['tutorial_texts_timed']} to 480 texts", f"{one['tutorial_seconds_scaled']:.0f}"],
-            ["**ratio**", f"**{one['ratio']:.0f}**"],
-            ["load of the machine", f"{one['load']:.1f}"],
-        ],
-    )
-
-
-def curves(said: dict[str, Any]) -> str:
-    """Time and memory of every point."""
-    results = said["results"]
-    points = [one for name in ("rows", "tokens", "recipes", "latents") for one in results.get(name, [])]
-    rows = [
-        [
-            *(f"{one[key]:,}" for key in ("rows", "tokens", "recipes", "latents")),
-            f"{one['seconds']:.1f}",
-            f"{one['tokens_per_second']:.0f}",
-            f"{one['peak_megabytes']:.0f}",
-            f"{one['load']:.1f}",
-        ]
-        for one in points
-    ]
-    head = ["rows", "tokens", "recipes", "latents", "seconds", "tokens/s", "peak MB", "load"]
-    text = table(head, rows)
-    if "sweep" in results:
-        long = results["sweep"]
-        memory = table(
-            ["rows done", "peak MB"], [[f"{done:,}", f"{megabytes:.0f}"] for done, megabytes in long["peak_megabytes"]]
-        )
-        text += (
-            f"\n\nA sweep of {long['rows']:,} rows of {long['tokens']} tokens on a tiny random model "
-            f"({long['seconds']:.0f} s, {long['folder_megabytes']:.1f} MB of Parquet):\n\n{memory}"
-        )
-    return text
-
-
-def _machine(about: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    return (
-        f"{about['model']} in {about['dtype']} on {about['cores']} cores of an {about['processor']} "
-        f"({about['instructions']}), {about['threads']} threads; {versions}."
-    )
+RENDER = {name: getattr(tables, name) for name in ("engine", "overhead", "sweep", "curves", "rows", "tried")}
 
 
 def main() -> None:
-    """Put every table between its two marks."""
+    """Put every table whose JSON is there between its two marks."""
     folder, page = map(Path, sys.argv[1:3])
     text = page.read_text(encoding="utf-8")
-    for name, render in (("engine", engine), ("overhead", overhead), ("sweep", sweep), ("curves", curves)):
+    found: dict[str, Any] = {}
+    for name in RENDER:
         file = folder / f"{name}.json"
-        if not file.exists():
-            continue
-        start, end = f"<!-- {name}: written by bench/page.py -->", f"<!-- end of {name} -->"
-        inside = f"{start}\n{render(json.loads(file.read_text(encoding='utf-8')))}\n{end}"
-        text, n = re.subn(f"{re.escape(start)}.*?{re.escape(end)}", lambda _, new=inside: new, text, flags=re.DOTALL)
-        if n != 1:
-            raise SystemExit(f"{page} has no place for {name}")
+        if file.exists():
+            found[name] = json.loads(file.read_text(encoding="utf-8"))
+    for name, said in found.items():
+        text = put(text, name, RENDER[name](said))
+    text = put(text, "goals", goals({name: said["results"] for name, said in found.items()}))
     with write_file(page) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def put(page: str, name: str, inside: str) -> str:
+    """The page with `inside` between the marks of `name`."""
+    start, end = f"<!-- {name}: written by bench/page.py -->", f"<!-- end of {name} -->"
+    new = f"{start}\n{inside}\n{end}"
+    page, n = re.subn(f"{re.escape(start)}.*?{re.escape(end)}", lambda _: new, page, flags=re.DOTALL)
+    if n != 1:
+        raise SystemExit(f"the page has no place for {name}")
+    return page
 
 
 if __name__ == "__main__":

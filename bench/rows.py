@@ -1,0 +1,142 @@
+"""10,000 rows on the real model: memory over time, two kills on the way, and whether single rows come out the same.
+
+    python bench/rows.py run FOLDER          writes FOLDER and FOLDER.memory; half an hour and more on two cores
+    python bench/rows.py check FOLDER [--sample 200] [--alone 20] [--out rows.json]
+
+`run` starts `trimtab sweep`, kills it with SIGKILL after four minutes, twice, and lets it end the third time; every
+5 seconds it writes a line: seconds since 1970, process, resident and highest memory in kB, parts written. `check` reads
+both, writes a random sample of the rows again in other company, and some of them alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import about, status_kilobytes
+
+from trimtab import Model, generate, open_model, open_sae
+from trimtab.steer.grid import Cell
+from trimtab.steer.run_folder import Run, open_run
+
+MODEL = "gemma-3-270m"
+PROMPTS = (
+    "Once upon a time", "My day at work", "The best thing about the city is", "Last night I dreamt that",
+    "The report says that", "She opened the door and", "We need to talk about", "In the morning they",
+    "The first rule is", "Everyone knows that",
+)  # fmt: skip
+FEATURES = (11330, 6024, 10935, 100, 2000, 5000, 8000, 12000, 14000, 16000)
+KILL_AFTER = (240, 240, None)
+
+
+def run(folder: Path) -> None:
+    """The sweep in processes that are killed, and what memory they have."""
+    command = [sys.executable, "-m", "trimtab.cli", "sweep", *PROMPTS, "--strengths=-0.5,0.25,0.5,0.75,1"]
+    command += [word for feature in FEATURES for word in ("-f", str(feature))]
+    command += ["--seeds", "20", "--max-new-tokens", "60", "--no-summary", "--out", str(folder)]
+    for seconds in KILL_AFTER:
+        began = time.monotonic()
+        child = subprocess.Popen(command)
+        while child.poll() is None:
+            now, most = (status_kilobytes(name, child.pid) for name in ("VmRSS", "VmHWM"))
+            with memory_of(folder).open("a", encoding="ascii") as file:
+                file.write(f"{time.time():.0f} {child.pid} {now} {most} {len(list(folder.glob('rows-*.parquet')))}\n")
+            if seconds is not None and time.monotonic() - began > seconds:
+                child.kill()
+            time.sleep(5)
+        print("ended with", child.returncode, flush=True)
+
+
+def memory_of(folder: Path) -> Path:
+    """The file with the memory over time."""
+    return folder.with_name(folder.name + ".memory")
+
+
+def check(folder: Path, sample: int, alone: int) -> dict[str, Any]:
+    """Counts, speed, memory, and how many rows of a sample are the same again."""
+    done = open_run(folder)
+    texts = {one["row"]: one for one in done.texts()}
+    numbers = [one["row"] for one in done.texts()]
+    tokens = sum(len(one["token_ids"]) - one["generated_from"] for one in texts.values())
+    result: dict[str, Any] = {
+        "rows": len(numbers), "wanted": done.rows, "twice": len(numbers) - len(texts),
+        "missing": done.rows - len(texts), "tokens": tokens, **memory(folder, done.rows),
+    }  # fmt: skip
+    result["tokens_per_second"] = tokens / sum(result["process_seconds"])
+    model = open_model(MODEL)
+    chosen = random.Random(0).sample(sorted(texts), sample)
+    result["again"] = compare(model, done, [texts[row] for row in chosen], None)
+    result["alone"] = compare(model, done, [texts[row] for row in chosen[:alone]], 1)
+    return result
+
+
+def memory(folder: Path, rows: int) -> dict[str, Any]:
+    """Seconds of each process, and (seconds since the first start, process, resident MB, rows done) twice a minute."""
+    lines = [line.split() for line in memory_of(folder).read_text(encoding="ascii").splitlines()]
+    samples = [tuple(map(int, line)) for line in lines if len(line) == 5]
+    parts = max(line[4] for line in samples)
+    of: dict[int, list[int]] = defaultdict(list)
+    for when, process, *_ in samples:
+        of[process].append(when)
+    numbers = {process: number for number, process in enumerate(of, 1)}
+    start = samples[0][0]
+    curve = [
+        (when - start, numbers[process], round(now / 1024), min(rows, round(rows * done / parts)))
+        for when, process, now, _, done in samples[::6]
+    ]
+    return {"process_seconds": [times[-1] - times[0] for times in of.values()], "memory": curve}
+
+
+def compare(model: Model, done: Run, texts: list[dict[str, Any]], batch_size: int | None) -> dict[str, Any]:
+    """The same rows by `generate`, those of one seed together; how many are the same, token for token."""
+    sae = open_sae(model.name)
+    same, agreed = 0, []
+    for seed in sorted({one["seed"] for one in texts}):
+        mine = [one for one in texts if one["seed"] == seed]
+        recipes = [Cell(one["op"], one["feature"], one["strength"]).recipe(sae, done.spec) for one in mine]
+        again = generate(
+            model, [one["prompt"] for one in mine], recipes, seed=seed, batch_size=batch_size,
+            max_new_tokens=done.spec.sampling.max_new_tokens,
+        )  # fmt: skip
+        for one, new in zip(mine, again, strict=True):
+            stored, now = one["token_ids"], list(new.token_ids)
+            same += stored == now
+            first = next((i for i, (a, b) in enumerate(zip(stored, now, strict=False)) if a != b), len(stored))
+            agreed.append((first - one["generated_from"]) / (len(stored) - one["generated_from"]))
+        print(seed, same, len(agreed), flush=True)
+    return {"rows": len(texts), "same": same, "share_before_first_difference": sum(agreed) / len(agreed)}
+
+
+def main() -> None:
+    """Run, or check and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "check"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--sample", type=int, default=200)
+    parser.add_argument("--alone", type=int, default=20)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    if args.what == "run":
+        run(args.folder)
+        return
+    result = check(args.folder, args.sample, args.alone)
+    result["load"] = round(os.getloadavg()[0], 1)
+    print(json.dumps({key: value for key, value in result.items() if key != "memory"}, indent=2))
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        said = {"about": about(open_model(MODEL)), "results": result}
+        args.out.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()
