@@ -8,11 +8,26 @@ import typer
 from typer.core import TyperGroup
 
 from trimtab import __version__
-from trimtab.cli import corpus, demo, feature, features, find, index, models, pairs, saes, steer, sweep, train, verify
+from trimtab.cli import (
+    bench,
+    corpus,
+    demo,
+    feature,
+    features,
+    find,
+    index,
+    models,
+    pairs,
+    saes,
+    steer,
+    sweep,
+    train,
+    verify,
+)
 from trimtab.cli.console import complain
 from trimtab.errors import TrimtabError
 
-COMMANDS = (demo, pairs, find, steer, verify, sweep, train, corpus, index, features, feature, models, saes)
+COMMANDS = (demo, pairs, find, steer, verify, bench, sweep, train, corpus, index, features, feature, models, saes)
 
 
 class Commands(TyperGroup):

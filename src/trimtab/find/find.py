@@ -41,7 +41,7 @@ class Settings(Spec):
     limit: features kept per site. fdr: of the look at train alone, on which dev must then agree (one-sided p below
     0.05), so few false ones are left: labels shuffled within pairs gave none in 60 draws of three shipped sets.
     candidates: how many clusters are tried, the largest first. kl: cost at which effects are compared and which the
-    recipe's strength is set to, in nats per neutral token. align None: no positions.
+    recipe's strength is set to, in nats per neutral token. align None: no positions. shares: of train, dev and test.
     """
 
     pool: Pool = "mean"
@@ -58,6 +58,7 @@ class Settings(Spec):
     choice: str | None = None
     kl: Annotated[float, Field(gt=0)] = 0.3
     seed: int = 0
+    shares: tuple[float, float, float] = SHARES
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +107,7 @@ def find(
     _check(how, several)
     for sae in several:
         check_fits(sae, model)
-    parts = contrast.split(SHARES, how.seed)
+    parts = contrast.split(how.shares, how.seed)
     steps = 4 + (how.align is not None)
     progress("reading", 0, steps)
     train, dev, test = (collect(model, several, part, how.pool) for part in parts)

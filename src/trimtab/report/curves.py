@@ -8,8 +8,8 @@ from os import PathLike
 
 from trimtab.files import write_file
 
-_TEXT = "#333333"
-_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
+TEXT = "#333333"
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ def _panel(ax: object, panel: Panel, *, outer: bool) -> None:
 
     assert isinstance(ax, Axes)
     if panel.level is not None:
-        ax.axhline(panel.level, color=_TEXT, linewidth=0.8, linestyle="--")
+        ax.axhline(panel.level, color=TEXT, linewidth=0.8, linestyle="--")
     for number, curve in enumerate(panel.curves):
         ax.errorbar(
-            curve.x, curve.y, yerr=curve.error, label=curve.label, color=_COLOURS[number % len(_COLOURS)],
+            curve.x, curve.y, yerr=curve.error, label=curve.label, color=COLOURS[number % len(COLOURS)],
             linewidth=1.2, elinewidth=0.6, marker="o", markersize=3,
         )  # fmt: skip
-    ax.set_title(panel.title, fontsize=9, color=_TEXT, loc="left")
+    ax.set_title(panel.title, fontsize=9, color=TEXT, loc="left")
     ax.set_xlabel(panel.x_label)
     if outer:
         ax.set_ylabel(panel.y_label)

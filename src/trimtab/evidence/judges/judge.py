@@ -63,7 +63,8 @@ class Judge:
     """A named judge. Calling it scores records.
 
     about: what a score is, in a few words, with its unit. good: 1 where more is wanted of a concept or of fluency, -1
-    where less is. share: scores lie between 0 and 1. skill: None for a judge that learned nothing.
+    where less is. share: scores lie between 0 and 1. skill: None for a judge that learned nothing. odds: the
+    log-odds that a text is of the positive side are odds[0] + odds[1] * score (Platt 1999), by held-out texts alone.
     """
 
     name: str
@@ -72,6 +73,13 @@ class Judge:
     good: int = 1
     share: bool = False
     skill: Skill | None = None
+    odds: tuple[float, float] | None = None
+
+    def probability(self, score: Score) -> Score:
+        """How likely a text of this score is of the positive side; None for an unscored one or a judge without odds."""
+        if score is None or self.odds is None:
+            return None
+        return 1 / (1 + math.exp(-max(-30.0, min(30.0, self.odds[0] + self.odds[1] * score))))
 
     @property
     def refusal(self) -> str | None:
@@ -98,7 +106,14 @@ class Judge:
     def as_dict(self) -> dict[str, Any]:
         """What a report says of the judge: plain values."""
         skill = None if self.skill is None else {**self.skill.__dict__, "enough": self.skill.enough}
-        return {"name": self.name, "about": self.about, "good": self.good, "skill": skill, "refusal": self.refusal}
+        return {
+            "name": self.name,
+            "about": self.about,
+            "good": self.good,
+            "skill": skill,
+            "odds": self.odds,
+            "refusal": self.refusal,
+        }
 
 
 def texts_as_records(texts: Sequence[str], model: Model | None = None) -> list[Record]:
@@ -124,12 +139,13 @@ def learned(
     each part is scored by a judge of the other four, and the judge returned has learned from all. `model` tokenises
     the texts, for judges that read tokens.
     """
+    read = learn(contrast)
     if held is not None:
-        read = learn(contrast)
-        return Judge(name, about, read, share=share, skill=skill_of(read, held, model))
-    scores = out_of_fold(learn, contrast, model)
-    skill = _skill(scores[0], scores[1], contrast.paired)
-    return Judge(name, about, learn(contrast), share=share, skill=skill)
+        scores = read(texts_as_records(held.positive, model)), read(texts_as_records(held.negative, model))
+    else:
+        scores = out_of_fold(learn, contrast, model)
+    skill = _skill(*scores, (held or contrast).paired)
+    return Judge(name, about, read, share=share, skill=skill, odds=_odds(*scores))
 
 
 def skill_of(read: Scorer, held: ContrastSet, model: Model | None = None) -> Skill:
@@ -181,6 +197,24 @@ def folds(contrast: ContrastSet, n: int = FOLDS, seed: int = 0) -> list[tuple[se
     if any(not rows and not others for rows, others in parts):
         raise InputError(f"{contrast.name} is too small, or too repetitive, for a judge to learn from and be tried on.")
     return parts
+
+
+def _odds(positive: Sequence[Score], negative: Sequence[Score]) -> tuple[float, float] | None:
+    """Intercept and slope of the log-odds over the score, both sides weighing the same; None where one is unscored."""
+    from sklearn.linear_model import LogisticRegression
+
+    sides = [[score for score in side if score is not None] for side in (positive, negative)]
+    if not all(sides):
+        return None
+    scores = np.array([*sides[0], *sides[1]])
+    middle, spread = float(scores.mean()), float(scores.std())
+    if spread == 0:
+        return 0.0, 0.0
+    fitted = LogisticRegression(class_weight="balanced").fit(
+        (scores[:, None] - middle) / spread, [1] * len(sides[0]) + [0] * len(sides[1])
+    )
+    slope = float(fitted.coef_[0, 0]) / spread
+    return float(fitted.intercept_[0]) - slope * middle, slope
 
 
 def _skill(positive: Sequence[Score], negative: Sequence[Score], paired: bool, draws: int = 1000) -> Skill:

@@ -1,0 +1,199 @@
+"""`trimtab bench`: the steering benchmark."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from trimtab.cli import options as o
+from trimtab.cli.build import open_several
+from trimtab.cli.console import complain, out, print_json, say
+from trimtab.cli.progress import Bars
+from trimtab.errors import InputError
+
+if TYPE_CHECKING:
+    from trimtab.evidence.benchmark.concepts import Concept
+    from trimtab.evidence.benchmark.run import Left
+    from trimtab.evidence.benchmark.table import Table
+
+EXAMPLES = """Examples:
+
+\b
+  trimtab bench -o runs/bench --dry-run
+  trimtab bench -o runs/bench --concept sea --concept war --method find --method "mean difference" --kl 0.5
+  trimtab bench -o runs/mine --pairs my-concepts/ --minutes 12
+"""
+
+
+def run(
+    folder: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the run goes; a run that is there goes on.")
+    ],
+    concepts: Annotated[
+        list[str] | None,
+        typer.Option("--concept", metavar="NAME", help="May be given several times.", show_default="all"),
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            "--pairs",
+            metavar="FOLDER",
+            help="Your own concepts: a contrast file for each, and phrases.json for what they are in words.",
+            show_default="the shipped concepts",
+        ),
+    ] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", metavar="NAME", help="May be given several times; see --list.", show_default="all"),
+    ] = None,
+    budgets: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--kl", metavar="NATS", help="KL budget per token; may be given several times.", show_default="0.5"
+        ),
+    ] = None,
+    prompts: Annotated[
+        Literal["test", "dev"], typer.Option("--prompts", help="Choose among methods on dev; report on test.")
+    ] = "test",
+    samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="Texts per prompt.")] = 8,
+    max_new_tokens: o.NewTokens = 40,
+    temperature: o.Temperature = 1.0,
+    seed: o.Seed = 0,
+    model_name: o.ModelName = o.DEFAULT,
+    sae_names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sae",
+            metavar="NAME",
+            help="SAEs of different sites: the first steers, all do in methods of several layers.",
+            show_default="the shipped ones",
+        ),
+    ] = None,
+    fluency_model: Annotated[
+        str | None, typer.Option("--fluency-model", metavar="NAME", help="Another model that judges fluency.")
+    ] = None,
+    judge_url: Annotated[
+        str | None, typer.Option("--judge", metavar="URL", help="An OpenAI-compatible address that judges as well.")
+    ] = None,
+    judge_model: Annotated[
+        str, typer.Option("--judge-model", metavar="NAME", help="The model at --judge.")
+    ] = "default",
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0, help="Stop after about so long; the same command goes on.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is left to do, and stop.")] = False,
+    show_list: Annotated[bool, typer.Option("--list", help="List the methods, and stop.")] = False,
+    device: o.Device = None,
+    dtype: o.DtypeOption = None,
+    blocks: o.Blocks = None,
+    as_json: o.Json = False,
+) -> None:
+    """Compare steering methods on concepts, at equal KL budgets, by judges that no method has seen.
+
+    Half of each concept's texts is for the methods, the other half for the judges. The folder gets recipes (made/),
+    texts (texts/), scores (scores/), what the judges are worth (judges/), and table.json, table.md, table.svg.
+    The judge's key is read from OPENAI_API_KEY.
+    """
+    from trimtab.evidence.benchmark.methods import METHODS, check_methods
+    from trimtab.evidence.benchmark.prompts import DEV, TEST
+    from trimtab.evidence.benchmark.units import BenchSpec, Folder, units_of
+
+    if show_list:
+        for name, method in METHODS.items():
+            print(f"{name:<32} {method.about}")
+        return
+    spec = BenchSpec.parse(
+        {
+            "prompts": TEST if prompts == "test" else DEV,
+            "samples": samples,
+            "sampling": {"max_new_tokens": max_new_tokens, "temperature": temperature},
+            "seed": seed,
+        }
+    )
+    chosen = _concepts(pairs, concepts or [])
+    units = units_of([one.name for one in chosen], check_methods(methods or []), budgets or [0.5])
+    place = Folder(folder)
+    from trimtab.evidence.benchmark.run import left
+    from trimtab.evidence.benchmark.run import run as run_bench
+
+    if dry_run:
+        _say_left(left(place, units, chosen, spec), len(units), as_json)
+        return
+    model, saes = open_several(model_name, sae_names or _shipped(model_name), device, dtype, blocks)
+    independent = _open(fluency_model, device)
+    with Bars() as bars:
+        try:
+            rest = run_bench(
+                model, saes, place, spec, chosen, units, witness=saes[-1], independent=independent,
+                endpoint=_endpoint(judge_url, judge_model), seconds=None if minutes is None else minutes * 60,
+                progress=bars.show,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            bars.finish()
+            complain(f"The same command goes on with {folder}.")
+            raise
+    from trimtab.evidence.benchmark.table import tabulate
+
+    if not rest.nothing:
+        _say_left(rest, len(units), False)
+        say(f"the same command goes on with {folder}")
+        return
+    _report(tabulate(place, chosen, units), folder, as_json)
+
+
+def _concepts(pairs: Path | None, names: list[str]) -> list[Concept]:
+    from trimtab.evidence.benchmark.concepts import concepts_in, shipped_concepts
+
+    if pairs is None:
+        return shipped_concepts(names)
+    found = {one.name: one for one in concepts_in(pairs)}
+    for name in names:
+        if name not in found:
+            raise InputError(f"{pairs} has no concept {name!r}. Valid: {', '.join(found)}.")
+    return [found[name] for name in names] if names else list(found.values())
+
+
+def _shipped(model_name: str) -> list[str] | None:
+    from trimtab.sae.shipped import list_saes
+
+    return [one.name for one in list_saes()] if model_name == o.DEFAULT else None
+
+
+def _open(name: str | None, device: str | None) -> Any:
+    from trimtab.lm.load import open_model
+
+    return None if name is None else open_model(name, device=device, say=say)
+
+
+def _endpoint(url: str | None, model: str) -> Any:
+    from trimtab.endpoint import Endpoint
+
+    return None if url is None else Endpoint(url, model, os.environ.get("OPENAI_API_KEY"))
+
+
+def _say_left(rest: Left, units: int, as_json: bool) -> None:
+    if as_json:
+        print_json({"units": units, **rest.__dict__})
+        return
+    print(
+        f"{units:,} units; left: {rest.recipes:,} recipes to make, {rest.units:,} units to write (at most "
+        f"{rest.tokens:,} tokens), {rest.judgements:,} to judge"
+    )
+
+
+def _report(table: Table, folder: Path, as_json: bool) -> None:
+    from trimtab.evidence.benchmark.table import picture
+    from trimtab.files import write_file, write_json
+
+    write_json(folder / "table.json", table.model_dump(mode="json"))
+    with write_file(folder / "table.md") as part:
+        part.write_text(table.markdown(), encoding="utf-8")
+    picture(table, folder / "table.svg")
+    if as_json:
+        print_json(table.model_dump(mode="json"))
+    else:
+        out().print(table.markdown(), markup=False)
+        say(f"wrote {folder}/table.json, table.md and table.svg")
