@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import matthews_corrcoef
 
 from trimtab.errors import InputError
-from trimtab.find.cluster import (
-    METHODS,
-    Similarity,
-    cluster,
-    components,
-    decoder_components,
-    hdbscan,
-    jaccard,
-    phi,
-    similarities,
-)
+from trimtab.find.cluster import cluster
 from trimtab.find.contrast import collect
+from trimtab.find.grouping import METHODS, agglomerative, components, decoder_components, hdbscan
 from trimtab.find.pairs import ContrastSet
+from trimtab.find.similarity import Similarity, jaccard, phi, similarities
 from trimtab.testing.planted import PlantedWorld
 
 
@@ -109,7 +103,7 @@ def test_chance_groups_are_unstable() -> None:
     whole = torch.cat([rows, noise])[: base.d_sae] if base.d_sae <= 52 else torch.cat([rows, noise])
     sae = replace(base, W_dec=whole)
     stable = cluster(sae, range(14), similarity="cosine", method="components")
-    chance = cluster(sae, range(14, base.d_sae), similarity="cosine", method="agglomerative", threshold=0.2)
+    chance = cluster(sae, range(14, base.d_sae), similarity="cosine", method=partial(agglomerative, threshold=0.2))
     assert {frozenset(one.features) for one in stable.clusters} == {frozenset(group) for group in groups}
     assert stable.stability > 0.9 > chance.stability
 

@@ -14,17 +14,18 @@ from pydantic import Field
 
 from trimtab.errors import InputError
 from trimtab.find.candidates import BASELINE, Candidate, Measure, choose, groups_of, recipe_of
-from trimtab.find.cluster import METHODS as CLUSTERERS
-from trimtab.find.cluster import Clustering, Similarity, cluster
+from trimtab.find.cluster import Clustering, cluster
 from trimtab.find.contrast import Activations, Pool, collect
 from trimtab.find.effect import Shift, likelihood_shift
 from trimtab.find.examples import Example, examples
 from trimtab.find.fit import DENSE, METHODS
+from trimtab.find.grouping import METHODS as CLUSTERERS
 from trimtab.find.map import Place, places
 from trimtab.find.pairs import ContrastSet
 from trimtab.find.positions import Align, Positions, find_positions
 from trimtab.find.probe import probe, separating
-from trimtab.find.select import SHARES, FeatureScore, Filters, Order, ordered, score, with_output
+from trimtab.find.select import SHARES, FeatureScore, Filters, Order, ordered, score, with_density, with_output
+from trimtab.find.similarity import Similarity
 from trimtab.sae.sae import SAE
 from trimtab.spec import Spec
 
@@ -173,5 +174,5 @@ def _features(
     model: Model, sae: SAE, train: Activations, dev: Activations, texts: ContrastSet, how: Settings
 ) -> tuple[FeatureScore, ...]:
     rule = Filters(fdr=how.fdr, max_density=how.max_density, min_coverage=how.min_coverage)
-    found = score(train, dev, rule)[: max(4 * how.limit, 64)]
+    found = score(with_density(train, sae), dev, rule)[: max(4 * how.limit, 64)]
     return tuple(ordered(with_output(model, sae, found, texts), how.order)[: how.limit])

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trimtab.find.cluster import Clustering, Matrix, fired, similarities
+from trimtab.find.cluster import Clustering
+from trimtab.find.similarity import Matrix, fired, similarities
 
 if TYPE_CHECKING:
     from trimtab.find.contrast import Activations

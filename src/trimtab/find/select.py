@@ -111,12 +111,15 @@ def select(
     if held is None:
         contrast, held, _ = contrast.split(SHARES)
     train_acts, held_acts = (collect(model, sae, part, pool)[0] for part in (contrast, held))
-    if sae.density is not None:  # measured on far more text, half of which is not about the concept
-        train_acts = replace(train_acts, density=sae.density)
-    found = score(train_acts, held_acts, filters)
+    found = score(with_density(train_acts, sae), held_acts, filters)
     if output:
         found = with_output(model, sae, found[: max(limit * 4, 64)], held, curve)
     return ordered(found, order if output else "input")[:limit]
+
+
+def with_density(acts: Activations, sae: SAE) -> Activations:
+    """The same with the SAE's own densities, where it has them: of far more text, not half of it about the concept."""
+    return acts if sae.density is None else replace(acts, density=sae.density.cpu())
 
 
 def score(train: Activations, held: Activations, filters: Filters | None = None) -> list[FeatureScore]:
