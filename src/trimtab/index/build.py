@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,10 @@ from trimtab.files import write_json
 from trimtab.index.sample import BINS, LOWEST
 from trimtab.index.state import IndexSpec, State
 from trimtab.index.store import FORMAT, Index, open_index
+from trimtab.lm.packed import packed_layers
 from trimtab.lm.texts import Context, iter_contexts, iter_texts, total_bytes
 from trimtab.sae.activations import Progress
+from trimtab.sae.firing import finder
 
 if TYPE_CHECKING:
     from trimtab.lm.model import Model
@@ -83,21 +86,29 @@ def _run(
     wanted = spec.tokens or 0
     if wanted and state.tokens >= wanted:
         return
+    find = finder(sae)
     started = saved = time.monotonic()
-    before, size = state.tokens, total_bytes(texts)
-    for window in _windows(model, texts, spec, skip=state.contexts):
-        found, state.limit = events(model, sae, window, state.contexts, state.limit)
-        state.add(found)
-        now = time.monotonic()
-        if now - saved >= save_every:
-            save()
-            saved = time.monotonic()
-        rate = (state.tokens - before) / max(1e-9, now - started)
-        progress(
-            Progress("index", state.tokens, _expected(state.tokens, wanted, window[-1].read, size), "tokens", rate)
-        )
-        if wanted and state.tokens >= wanted:
-            break
+    before = tokens = state.tokens
+    contexts, limit, size = state.contexts, state.limit, total_bytes(texts)
+    # A window is merged by another thread while the model reads the next one; `state` is that thread's until then.
+    with packed_layers(model), ThreadPoolExecutor(1) as merger:
+        merging: Future[None] | None = None
+        for window in _windows(model, texts, spec, skip=contexts):
+            found, limit = events(model, sae, window, contexts, limit, find)
+            contexts, tokens = contexts + len(window), tokens + int(found.kept.sum())
+            if merging is not None:
+                merging.result()
+                if time.monotonic() - saved >= save_every:
+                    save()
+                    saved = time.monotonic()
+            state.limit = limit
+            merging = merger.submit(state.add, found)
+            rate = (tokens - before) / max(1e-9, time.monotonic() - started)
+            progress(Progress("index", tokens, _expected(tokens, wanted, window[-1].read, size), "tokens", rate))
+            if wanted and tokens >= wanted:
+                break
+        if merging is not None:
+            merging.result()
 
 
 def _expected(tokens: int, wanted: int, read: float, size: int | None) -> int:

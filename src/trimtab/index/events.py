@@ -6,7 +6,7 @@ measured on the first window, as when activations are collected for training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,13 +18,15 @@ from trimtab.errors import InputError
 from trimtab.lm.residual import read
 from trimtab.lm.texts import Context, batches
 from trimtab.sae.activations import SINK_FACTOR
+from trimtab.sae.firing import Fired, finder
 
 if TYPE_CHECKING:
     from trimtab.lm.model import Model
     from trimtab.sae.sae import SAE
 
 TOKENS_PER_BATCH = 2048
-_DENSE_NUMBERS = 1 << 24  # activations that are dense in memory at once
+
+Find = Callable[[Tensor], Fired]
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,15 @@ def sink_limit(norms: np.ndarray) -> float:
 
 
 @torch.no_grad()
-def events(model: Model, sae: SAE, window: Sequence[Context], first: int, limit: float | None) -> tuple[Events, float]:
+def events(
+    model: Model, sae: SAE, window: Sequence[Context], first: int, limit: float | None, find: Find | None = None
+) -> tuple[Events, float]:
     """Everything that fires in `window`, whose contexts are numbered from `first`; and the sink limit used.
 
+    `find` is `trimtab.sae.firing.finder(sae)`, made here unless it is given.
     Raises `InputError` when the model's residual is not finite.
     """
+    find = find or finder(sae)
     lengths = np.array([len(context.ids) for context in window])
     start = np.concatenate([[0], np.cumsum(lengths)])
     ids = np.concatenate([context.ids for context in window]).astype(np.int64)
@@ -71,9 +77,8 @@ def events(model: Model, sae: SAE, window: Sequence[Context], first: int, limit:
         h = read(model, batch, [sae.site], attention_mask=mask)[sae.site].float()
         place = np.concatenate([np.arange(start[row], start[row + 1]) for row in rows])
         norms[place] = h.norm(dim=-1)[mask.bool().to(h.device)].cpu().numpy()
-        for parts in _fired(sae, h, mask, place, kept):
-            for column, part in zip(fired, parts, strict=True):
-                column.append(part)
+        for column, part in zip(fired, _fired(sae, find, h, mask, place, kept), strict=True):
+            column.append(part)
     if not np.isfinite(norms).all():
         where = int(np.searchsorted(start, np.flatnonzero(~np.isfinite(norms))[0], side="right")) - 1
         raise InputError(
@@ -101,23 +106,17 @@ def events(model: Model, sae: SAE, window: Sequence[Context], first: int, limit:
 
 
 def _fired(
-    sae: SAE, h: Tensor, mask: Tensor, place: np.ndarray, kept: np.ndarray
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    sae: SAE, find: Find, h: Tensor, mask: Tensor, place: np.ndarray, kept: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(token, feature, value) of what fires in one batch, h [rows, seq, d]."""
     real = mask.bool().to(h.device)
     if not sae.positionwise:  # activations depend on the whole text, which must come without padding
-        pieces = [sae.encode(row[keep].to(sae.device)) for row, keep in zip(h, real, strict=True)]
-        found = [(torch.cat(pieces), place)]
+        f = torch.cat([sae.encode(row[keep].to(sae.device)) for row, keep in zip(h, real, strict=True)])
+        fires = (f > 0).nonzero().unbind(1)
+        found: Fired = (*fires, f[fires])  # type: ignore[assignment]  # unbind gives two
     else:
         use = kept[place]
         flat, place = h[real][torch.from_numpy(use).to(h.device)], place[use]
-        size = max(1, _DENSE_NUMBERS // sae.d_sae)
-        found = []
-        for i in range(0, len(place), size):
-            found.append((sae.encode(flat[i : i + size].to(sae.device)), place[i : i + size]))
-    out = []
-    for f, where in found:
-        fires = (f > 0).nonzero()
-        row, feature = fires.unbind(1)
-        out.append((where[row.cpu().numpy()], feature.cpu().numpy(), f[row, feature].cpu().numpy()))
-    return out
+        found = find(flat.to(sae.device))
+    token, feature, value = (column.cpu().numpy() for column in found)
+    return place[token], feature, value
