@@ -21,6 +21,7 @@ from trimtab.find.contrast import collect
 from trimtab.find.fit import METHODS as WEIGHTS
 from trimtab.find.fit import fit
 from trimtab.find.select import FeatureScore
+from trimtab.find.spread import spread
 from trimtab.steer.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -131,6 +132,11 @@ def several_means(kit: Kit) -> Recipe | None:
     return of_vectors({acts.site: acts.delta for acts in kit.acts})
 
 
+def many_blocks(kit: Kit) -> Recipe | None:
+    """Mean differences at the middle blocks, each at the same cost (`find.spread`)."""
+    return of_vectors(spread(kit.model, kit.concept.texts))
+
+
 def random_direction(kit: Kit) -> Recipe | None:
     """A random direction at the first SAE's site, as long as the mean difference."""
     seed = random.Random(f"direction {kit.seed} {kit.concept.name}").getrandbits(48)
@@ -200,6 +206,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "probe": Method("direction of a logistic probe", "dense", dense("probe")),
         "features, several layers": Method("feature by gain at every site", "features", several_features),
         "mean difference, several layers": Method("mean difference at every site", "dense", several_means),
+        "mean difference, many blocks": Method("mean differences, balanced, no SAE", "dense", many_blocks),
     }
 )  # fmt: skip
 

@@ -1,0 +1,73 @@
+"""Mean differences at many blocks at once, each as strong as the others in what it costs.
+
+At one block the mean difference (CAA) may do little where the same difference a few blocks later does much, and which
+block is best depends on the concept. Added at several, with the strengths at which each alone would cost the same KL,
+none has to be chosen. What this is worth is measured by `trimtab bench`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from trimtab.errors import InputError
+from trimtab.find.effect import matched_strength, token_groups
+from trimtab.find.pairs import ContrastSet
+from trimtab.lm.residual import read
+from trimtab.spec import Site
+
+if TYPE_CHECKING:
+    from trimtab.lm.model import Model
+
+ALONE = 0.1
+_TOLERANCE = 0.3
+
+
+def spread(model: Model, contrast: ContrastSet, sites: Sequence[Site] | None = None) -> dict[Site, Tensor]:
+    """A vector [d] per site, float32: mean differences, balanced; by default at all of `middle_sites`."""
+    return balanced(model, mean_differences(model, contrast, sites or middle_sites(model.n_layers)))
+
+
+def middle_sites(n_layers: int) -> tuple[Site, ...]:
+    """Blocks from half to five sixths of the depth, both included: 9 to 15 of 18."""
+    return tuple(Site(layer=layer) for layer in range(n_layers // 2, max(n_layers * 5 // 6, n_layers // 2) + 1))
+
+
+@torch.no_grad()
+def mean_differences(model: Model, contrast: ContrastSet, sites: Sequence[Site]) -> dict[Site, Tensor]:
+    """Mean over positive minus mean over negative texts of each text's mean residual (BOS left out), [d] per site."""
+    if not sites or len(set(sites)) < len(sites):
+        raise InputError("Give at least one site, each once.")
+    texts = [*contrast.positive, *contrast.negative]
+    shares = torch.tensor(
+        [1 / len(contrast.positive)] * len(contrast.positive) + [-1 / len(contrast.negative)] * len(contrast.negative)
+    )
+    ids = [model.encode(text) for text in texts]
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    total = {site: torch.zeros(model.d_model) for site in sites}
+    for rows in token_groups([len(ids[i]) for i in order]):
+        mine = [order[i] for i in rows]
+        tokens, mask = model.pad([ids[i] for i in mine], side="right")
+        real = mask.bool() & (tokens != model.bos_id) if model.bos_id is not None else mask.bool()
+        per_token = real.float() / real.sum(1, keepdim=True).clamp(min=1) * shares[mine].to(tokens.device)[:, None]
+        for site, h in read(model, tokens, list(sites), mask).items():
+            total[site] += torch.einsum("rt,rtd->d", per_token, h.float()).cpu()
+    return total
+
+
+def balanced(model: Model, vectors: Mapping[Site, Tensor]) -> dict[Site, Tensor]:
+    """Each vector at the strength at which it alone costs `ALONE` nats per neutral token; all-zero ones left out.
+
+    KL grows with the square of strength, so the shares stay about equal when all are scaled together.
+    """
+    scaled = {}
+    for site, vector in vectors.items():
+        if bool(vector.any()):
+            strength, cost = matched_strength(model, {site: vector}, ALONE, tolerance=_TOLERANCE)
+            scaled[site] = vector * strength * (ALONE / max(cost, 1e-12)) ** 0.5
+    if not scaled:
+        raise InputError("The two sides of the contrast have the same mean residual at every site.")
+    return scaled
