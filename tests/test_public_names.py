@@ -12,8 +12,11 @@ import trimtab
 
 # Everything later builds on these; a name that goes away breaks other people's code.
 PROMISED = {
+    "Asked",
+    "ContrastSet",
     "Evidence",
     "FileError",
+    "Finding",
     "InputError",
     "MismatchError",
     "Model",
@@ -27,6 +30,7 @@ PROMISED = {
     "SweepSpec",
     "TrimtabError",
     "UnsupportedError",
+    "ask",
     "generate",
     "open_model",
     "open_sae",

@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from trimtab.errors import StorageError as StorageError
     from trimtab.errors import TrimtabError as TrimtabError
     from trimtab.errors import UnsupportedError as UnsupportedError
+    from trimtab.evidence.ask import Asked as Asked
+    from trimtab.evidence.ask import ask as ask
     from trimtab.evidence.values import Evidence as Evidence
     from trimtab.evidence.verify import verify as verify
+    from trimtab.find.find import Finding as Finding
+    from trimtab.find.pairs import ContrastSet as ContrastSet
     from trimtab.lm.load import open_model as open_model
     from trimtab.lm.model import Model as Model
     from trimtab.sae.load import open_sae as open_sae
@@ -40,8 +44,11 @@ if TYPE_CHECKING:
     from trimtab.steer.sweep import sweep as sweep
 
 _HOME = {
+    "Asked": "trimtab.evidence.ask",
+    "ContrastSet": "trimtab.find.pairs",
     "Evidence": "trimtab.evidence.values",
     "FileError": "trimtab.errors",
+    "Finding": "trimtab.find.find",
     "InputError": "trimtab.errors",
     "MismatchError": "trimtab.errors",
     "Model": "trimtab.lm.model",
@@ -55,6 +62,7 @@ _HOME = {
     "SweepSpec": "trimtab.steer.grid",
     "TrimtabError": "trimtab.errors",
     "UnsupportedError": "trimtab.errors",
+    "ask": "trimtab.evidence.ask",
     "generate": "trimtab.steer.generate",
     "open_model": "trimtab.lm.load",
     "open_sae": "trimtab.sae.load",

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from trimtab import __version__
 from trimtab.cli import (
+    ask,
     bench,
     corpus,
     demo,
@@ -27,7 +28,7 @@ from trimtab.cli import (
 from trimtab.cli.console import complain
 from trimtab.errors import TrimtabError
 
-COMMANDS = (demo, pairs, find, steer, verify, bench, sweep, train, corpus, index, features, feature, models, saes)
+COMMANDS = (demo, pairs, find, steer, verify, ask, bench, sweep, train, corpus, index, features, feature, models, saes)
 
 
 class Commands(TyperGroup):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -70,15 +69,7 @@ def run(
         typer.Option("--take", min=8, metavar="N", help="Use N pairs drawn at random.", show_default="all"),
     ] = None,
     model_name: o.ModelName = o.DEFAULT,
-    sae_names: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--sae",
-            metavar="NAME",
-            help="As for `trimtab steer`; several of different sites are searched together.",
-            show_default="the shipped one, for the default model",
-        ),
-    ] = None,
+    sae_names: o.SaeNames = None,
     to: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="RECIPE", help="Write the recipe, by custom NAME.recipe.safetensors."),
@@ -199,10 +190,7 @@ def _lines(model: Model, saes: list[SAE], recipe: Recipe, prompts: list[str] | N
     chosen = PROMPTS if prompts is None else [] if prompts == ["none"] else prompts
     if not chosen:
         return []
-    return [
-        {**asdict(one), "text": one.text, "strength": one.strength}
-        for one in steered_lines(model, saes, recipe, chosen, seed=seed)
-    ]
+    return [one.as_dict() for one in steered_lines(model, saes, recipe, chosen, seed=seed)]
 
 
 def read_contrast(

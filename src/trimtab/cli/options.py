@@ -27,6 +27,16 @@ SaeName = Annotated[
         show_default="the shipped one, for the default model",
     ),
 ]
+SaeNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sae",
+        metavar="NAME",
+        help="A shipped SAE, a folder or file, or RELEASE/ID of SAELens' registry; several of different sites are used "
+        "together.",
+        show_default="the shipped one, for the default model",
+    ),
+]
 Features = Annotated[
     list[str] | None,
     typer.Option(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -41,6 +41,10 @@ class Line:
     def text(self) -> str:
         """The generated text."""
         return "".join(self.tokens)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, with the text and the mean strength."""
+        return {**asdict(self), "text": self.text, "strength": self.strength}
 
     @property
     def strength(self) -> float | None:

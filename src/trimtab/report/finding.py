@@ -15,6 +15,9 @@ from trimtab.report.words import SIDES, reading, repeated, shift, signed, sizes,
 
 Data = Mapping[str, Any]
 
+SHOWN = 16
+"""Features that a terminal shows for each site."""
+
 
 def finding(data: Data) -> Iterator[RenderableType]:
     """The whole report, part by part."""
@@ -29,7 +32,9 @@ def finding(data: Data) -> Iterator[RenderableType]:
     for features in data["features"]:
         if features:
             yield _heading(f"Features at {features[0]['site']}")
-            yield features_table(features)
+            yield features_table(features[:SHOWN])
+            if len(features) > SHOWN:
+                yield Text(f"The best {SHOWN} of {len(features)}; --html and --json have all of them.", style="dim")
     if any(one["clusters"] for one in data["clusterings"]):
         yield _heading("Clusters")
         for one in data["clusterings"]:
@@ -45,15 +50,12 @@ def finding(data: Data) -> Iterator[RenderableType]:
 def features_table(features: Sequence[Data]) -> Table:
     """One row for each feature: what it reads beside what it writes, on training and on held-out texts."""
     table = Table(box=SIMPLE, pad_edge=False, header_style="dim")
-    table.add_column("feature", justify="right")
-    table.add_column("fires on")
-    table.add_column("promotes")
-    table.add_column("on positive /\nnegative texts", justify="right")
-    table.add_column("effect,\nheld out", justify="right")
-    table.add_column("AUC,\nheld out", justify="right")
-    table.add_column("gain", justify="right")
-    table.add_column("output\nscore", justify="right")
-    table.add_column("cluster", justify="right")
+    table.add_column("feature", justify="right", no_wrap=True)
+    table.add_column("fires on", no_wrap=True, max_width=25)
+    table.add_column("promotes", no_wrap=True, max_width=14)
+    numbers = ("on + / −\ntexts", "effect,\nheld out", "AUC,\nheld out", "gain", "output\nscore", "cluster")
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
     for one in features:
         table.add_row(
             Text(str(one["index"]), style="bold" if one["weight"] else "dim"),

@@ -38,18 +38,20 @@ def finding_page(data: Data, command: str = "") -> str:
         f'<details><summary>What this is</summary><p class="note">{escape(WHAT)}</p></details>'
     )
     body = (
-        _written(data.get("lines") or ()) + _ways(data) + _features(data) + _clusters(data) + _positions(data)
+        written(data.get("lines") or ()) + _ways(data) + _features(data) + _clusters(data) + _positions(data)
         + _set(data) + _made(data) + again(command)
     )  # fmt: skip
     return frame(f"What {data['contrast']['name']} is made of in {data['model']}", header, body)
 
 
-def _section(heading: str, note: str, body: str) -> str:
+def section(heading: str, note: str, body: str) -> str:
+    """A part of a page: heading, a note in plain text, and HTML."""
     said = f'<p class="note">{escape(note)}</p>' if note else ""
     return f"<section><h2>{escape(heading)}</h2>{said}{body}</section>\n"
 
 
-def _written(lines: Sequence[Data]) -> str:
+def written(lines: Sequence[Data]) -> str:
+    """Texts at several strengths side by side, the positive ones first; empty without any."""
     if not lines:
         return ""
     top = max((s for one in lines for s in one["strengths"] or ()), default=0.0)
@@ -60,7 +62,7 @@ def _written(lines: Sequence[Data]) -> str:
     for group in groups.values():
         texts = "".join(_line(one, top) for one in sorted(group, key=lambda one: -one["factor"]))
         cards += f'<article class="show"><div class="three">{texts}</div></article>'
-    return _section(
+    return section(
         "What it writes",
         "The same prompt and the same random numbers with the features pushed up (towards the positive side), left "
         "alone, and pushed down. No text was picked. Marks: where the features fire when the unsteered model reads the "
@@ -94,7 +96,7 @@ def _ways(data: Data) -> str:
             "on the texts that check": shift(tested) if tested else "not measured",
             "tells the sides apart (AUC)": f"{one['auc']:.2f}",
         }
-        rows += _row(label, cells, "chosen" if chosen else "")
+        rows += row(label, cells, "chosen" if chosen else "")
     heads = [
         "way to steer",
         "features",
@@ -102,12 +104,12 @@ def _ways(data: Data) -> str:
         "on the texts that check",
         "tells the sides apart (AUC)",
     ]
-    return _section(
+    return section(
         "Ways to steer, side by side",
         "How much likelier each way makes the positive texts than the negative ones, in nats per token, with a 95 % "
         f"interval. Each is pushed as hard as costs {data['settings']['kl']:g} nats per token of text about other "
         "things, so that they can be compared. The marked row is the recipe.",
-        _table(heads, rows, "Ways to steer"),
+        table(heads, rows, "Ways to steer"),
     )
 
 
@@ -127,13 +129,13 @@ def _features(data: Data) -> str:
             "output score",
             "promotes",
         ]
-        out += _section(
+        out += section(
             f"Features of {name} at {features[0]['site']}",
             "What a feature reads: the words it fires on, how often it fires on positive and negative texts, and how "
             "clearly it tells them apart. What it writes: gain, the nats per token by which pushing it makes held-out "
             "positive texts likelier (to first order), and the output score, how surely pushing it makes the model "
             "say the tokens that it promotes (0 to 1). Reading and writing rarely go together. Bold: in the recipe.",
-            _table(heads, rows, "Features") + _examples(features),
+            table(heads, rows, "Features") + _examples(features),
         )
     return out
 
@@ -152,7 +154,7 @@ def _feature(one: Data) -> str:
         "output score": "unscored" if one["output"] is None else f"{one['output']:.2g}",
         "promotes": escape(" ".join(visible(word.strip()) for word in one["promoted"][:4])),
     }
-    return _row(dot + used, cells, raw=True)
+    return row(dot + used, cells, raw=True)
 
 
 def _examples(features: Sequence[Data]) -> str:
@@ -186,14 +188,14 @@ def _clusters(data: Data) -> str:
                 "cosine": f"{one['cosine']:.2f}",
                 "stability": f"{one['stability']:.2f}",
             }
-            rows += _row(f'<span class="dot" style="--c:{colour(number)}"></span>{number}', cells, raw=True)
+            rows += row(f'<span class="dot" style="--c:{colour(number)}"></span>{number}', cells, raw=True)
         heads = ["cluster", "fires on", "promotes", "features", "cosine", "stability"]
         alone = "<p>No two of these features are alike enough to form a cluster.</p>"
-        table = _table(heads, rows, "Clusters") if rows else alone
-        out += feature_map(features, clustering["clusters"]) + table
+        listed = table(heads, rows, "Clusters") if rows else alone
+        out += feature_map(features, clustering["clusters"]) + listed
     if not out:
         return ""
-    return _section(
+    return section(
         "Clusters",
         "Features near each other on the map are alike: they point the same way in the model, fire on the same texts, "
         "or both. The larger a dot, the more its feature gains; grey ones are in no cluster. Cosine: how alike the "
@@ -216,7 +218,7 @@ def _positions(data: Data) -> str:
         "How far apart the two sides are at each position, beyond what shuffled labels give; blank where it could be "
         "chance."
     )
-    return _section("Where in the text they differ", note, strips) if strips else ""
+    return section("Where in the text they differ", note, strips) if strips else ""
 
 
 def _set(data: Data) -> str:
@@ -228,7 +230,7 @@ def _set(data: Data) -> str:
         for a, b in zip(yes, no, strict=False)
     )
     said = f"{sizes(data)}; {repeated(data)}. Source: {contrast['source']}."
-    return _section("The contrast set", said[:1].upper() + said[1:], f'<ul class="examples">{items}</ul>')
+    return section("The contrast set", said[:1].upper() + said[1:], f'<ul class="examples">{items}</ul>')
 
 
 def _made(data: Data) -> str:
@@ -245,7 +247,8 @@ def _made(data: Data) -> str:
     return f"<details><summary>How it was made</summary><dl>{rows}</dl></details>"
 
 
-def _table(heads: Sequence[str], rows: str, label: str) -> str:
+def table(heads: Sequence[str], rows: str, label: str) -> str:
+    """A table that scrolls where it is wide and becomes cards on a phone."""
     head = "".join(f'<th scope="col">{escape(one)}</th>' for one in heads)
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{label}"><table><thead><tr>{head}</tr></thead>'
@@ -253,7 +256,7 @@ def _table(heads: Sequence[str], rows: str, label: str) -> str:
     )
 
 
-def _row(label: str, cells: Mapping[str, str], kind: str = "", *, raw: bool = False) -> str:
+def row(label: str, cells: Mapping[str, str], kind: str = "", *, raw: bool = False) -> str:
     """A row; `raw` cells are HTML already."""
     made = "".join(
         f'<td data-name="{escape(name)}">{value if raw else escape(value)}</td>' for name, value in cells.items()

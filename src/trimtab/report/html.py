@@ -77,7 +77,7 @@ def _overview(evidences: Sequence[Data]) -> str:
     if len(evidences) < 2:
         return ""
     items = (
-        f'<li><a href="#v{n}">{escape(e["question"])}</a> {_badge(e["verdict"])}</li>'
+        f'<li><a href="#v{n}">{escape(e["question"])}</a> {badge(e["verdict"])}</li>'
         for n, e in enumerate(evidences, start=1)
     )
     return f'<ul class="overview">{"".join(items)}</ul>'
@@ -88,13 +88,14 @@ def _section(data: Data, number: int, count: int) -> str:
     heading = f"<h2>{escape(data['question'])}</h2>" if count > 1 else ""
     return (
         f'<section id="v{number}">{heading}'
-        f'<p class="verdict">{_badge(data["verdict"])}</p><ul class="reasons">{reasons}</ul>'
+        f'<p class="verdict">{badge(data["verdict"])}</p><ul class="reasons">{reasons}</ul>'
         f"{_table(data)}{_selectivity(data)}{_samples(data, number)}{_made(data)}</section>\n"
     )
 
 
-def _badge(verdict: str) -> str:
-    kind = "good" if verdict in GOOD else "bad" if verdict in BAD else "mixed"
+def badge(verdict: str, good: Sequence[str] = GOOD, bad: Sequence[str] = BAD) -> str:
+    """A verdict in the colour of what it means."""
+    kind = "good" if verdict in good else "bad" if verdict in bad else "mixed"
     return f'<strong class="badge {kind}">{escape(verdict)}</strong>'
 
 
