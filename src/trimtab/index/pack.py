@@ -48,10 +48,10 @@ def pack(index: Index, folder: str | Path, spec: PackSpec | None = None) -> Inde
         for name, sql in _queries(spec).items():
             if index.has(name):
                 columns = _columns(index.table(sql))
-                write_parts(part, name, _rounded(columns) if name in ("examples", "lens") else columns)
+                write_parts(part, name, _rounded(columns) if name in ("examples", "lens") else columns, small=True)
         for name in ("tokens", "labels", "map"):
             if index.has(name):
-                write_table(part / f"{name}.parquet", _columns(index.table(f"from {name}")))
+                write_table(part / f"{name}.parquet", _columns(index.table(f"from {name}")), small=True)
         write_json(part / "index.json", {**index.about, "packed": spec.model_dump()})
     return open_index(folder)
 

@@ -6,16 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
-
 from trimtab.errors import InputError
-from trimtab.index.lens import near
 from trimtab.index.store import Index, Label, check_belongs
-from trimtab.lm.residual import read
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from trimtab.lm.model import Model
     from trimtab.sae.sae import SAE
 
@@ -100,7 +96,6 @@ def _matches(index: Index, word: str) -> list[tuple[int, float, str]]:
     return found
 
 
-@torch.no_grad()
 def firing(
     model: Model, sae: SAE, text: str, index: Index | None = None, *, most: int = 20
 ) -> tuple[list[str], list[Firing]]:
@@ -108,10 +103,15 @@ def firing(
 
     Without an index the SAE's own maxima are used; without either, activations are compared as they are.
     """
+    import torch
+
+    from trimtab.lm.residual import read
+
     if index is not None:
         check_belongs(index, sae.fingerprint, sae.name)
     ids = torch.tensor([model.encode(text)], device=model.device)
-    f = sae.encode(read(model, ids, [sae.site])[sae.site][0].to(sae.device)).cpu()
+    with torch.no_grad():
+        f = sae.encode(read(model, ids, [sae.site])[sae.site][0].to(sae.device)).cpu()
     keep = ids[0].cpu() != (-1 if model.bos_id is None else model.bos_id)
     if not bool(keep.any()):
         raise InputError("The text is empty.")
@@ -139,6 +139,10 @@ def firing(
 
 def nearest(sae: SAE, vector: Tensor, index: Index | None = None, *, most: int = 20) -> list[Hit]:
     """Features whose decoder rows have the largest cosine with `vector` [d]; the score is the cosine."""
+    from torch.nn.functional import normalize
+
+    from trimtab.index.lens import near
+
     if vector.shape != (sae.d_in,):
         raise InputError(
             f"The vector has shape {list(vector.shape)}; the SAE {sae.name!r} has rows of width {sae.d_in}."

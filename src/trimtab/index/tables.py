@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FEATURES_PER_PART = 4096
 _ROWS_PER_GROUP = 4096  # what is read from disk for one feature
+_SMALL_ROWS_PER_GROUP, _SMALL_LEVEL = 16_384, 19
 
 
 def write_tables(state: State, folder: Path, decode: Callable[[list[int]], list[str]]) -> None:
@@ -98,8 +99,11 @@ def _lists(flat: np.ndarray, lengths: np.ndarray) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))
 
 
-def write_parts(folder: Path, name: str, columns: Mapping[str, Any]) -> None:
-    """A table in order of its `feature` column (int32 on disk), one file for every 4,096 features."""
+def write_parts(folder: Path, name: str, columns: Mapping[str, Any], *, small: bool = False) -> None:
+    """A table in order of its `feature` column (int32 on disk), one file for every 4,096 features.
+
+    `small`: as few bytes as can be, for a longer time of writing.
+    """
     import pyarrow as pa
 
     feature = np.asarray(columns["feature"])
@@ -107,18 +111,31 @@ def write_parts(folder: Path, name: str, columns: Mapping[str, Any]) -> None:
     last = int(feature[-1]) // FEATURES_PER_PART if len(feature) else 0
     edges = np.searchsorted(feature, np.arange(last + 2) * FEATURES_PER_PART)
     for part, (begin, end) in enumerate(itertools.pairwise(edges)):
-        _write(folder / name / f"{part:05d}.parquet", table.slice(begin, end - begin))
+        _write(folder / name / f"{part:05d}.parquet", table.slice(begin, end - begin), small)
 
 
-def _write(path: Path, table: Any) -> None:
+def _write(path: Path, table: Any, small: bool = False) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = table if isinstance(table, pa.Table) else pa.table(table)
     with write_file(path) as part:
-        pq.write_table(table, part, compression="zstd", row_group_size=_ROWS_PER_GROUP)
+        pq.write_table(
+            table,
+            part,
+            compression="zstd",
+            compression_level=_SMALL_LEVEL if small else None,
+            row_group_size=_SMALL_ROWS_PER_GROUP if small else _ROWS_PER_GROUP,
+            # The same texts come again and again, which zstd sees in plain numbers and not in packed places in a
+            # dictionary.
+            use_dictionary=[
+                f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
+                for field in table.schema
+                if field.name != "tokens"
+            ],
+        )
 
 
-def write_table(path: Path, columns: Mapping[str, Any]) -> None:
+def write_table(path: Path, columns: Mapping[str, Any], *, small: bool = False) -> None:
     """One Parquet file, atomically."""
-    _write(path, dict(columns))
+    _write(path, dict(columns), small)
