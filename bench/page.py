@@ -35,9 +35,9 @@ def main() -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def put(page: str, name: str, inside: str) -> str:
+def put(page: str, name: str, inside: str, by: str = "bench/page.py") -> str:
     """The page with `inside` between the marks of `name`."""
-    start, end = f"<!-- {name}: written by bench/page.py -->", f"<!-- end of {name} -->"
+    start, end = f"<!-- {name}: written by {by} -->", f"<!-- end of {name} -->"
     new = f"{start}\n{inside}\n{end}"
     page, n = re.subn(f"{re.escape(start)}.*?{re.escape(end)}", lambda _: new, page, flags=re.DOTALL)
     if n != 1:

@@ -33,11 +33,11 @@ def test_a_dry_run_counts_and_writes_nothing(run: Any, tmp_path: Path) -> None:
     words = ["bench", "-o", tmp_path / "run", "--concept", "sea", "--concept", "war"]
     words += ["--method", "pca", "--method", "prompt in words"]
     result = run(*words, "--kl", 0.1, "--kl", 0.5, "-n", 2, "--dry-run")
-    # 12 test prompts x 2 samples x 40 tokens for each unit: unsteered, and 2 x (2 budgets + a prompt)
-    assert "7 units; left: 4 recipes to make, 7 units to write (at most 6,720 tokens), 8 to judge" in result.stdout
+    # 10 test prompts x 2 samples x 40 tokens for each unit: unsteered, and 2 x (2 budgets + a prompt)
+    assert "7 units; left: 4 recipes to make, 7 units to write (at most 5,600 tokens), 8 to judge" in result.stdout
     assert not (tmp_path / "run").exists()
     told = json.loads(run(*words, "--dry-run", "--json").stdout)
-    assert told == {"units": 5, "recipes": 2, "tokens": 5 * 12 * 8 * 40, "judgements": 6}
+    assert told == {"units": 5, "recipes": 2, "tokens": 5 * 10 * 8 * 40, "judgements": 6}
 
 
 def test_a_small_run_and_going_on_with_it(
@@ -57,7 +57,7 @@ def test_a_small_run_and_going_on_with_it(
     assert done.exit_code == 0, done.output
     table = json.loads((tmp_path / "run" / "table.json").read_text(encoding="utf-8"))
     assert {row["method"] for row in table["rows"]} == {"unsteered", "random", "mean difference"}
-    assert all(row["texts"] == 12 for row in table["rows"])
+    assert all(row["texts"] == 10 for row in table["rows"])
     assert (tmp_path / "run" / "table.md").read_text(encoding="utf-8").strip() in done.stdout
     assert (tmp_path / "run" / "table.svg").stat().st_size > 1000
     judges = json.loads((tmp_path / "run" / "judges" / "sea" / "judges.json").read_text(encoding="utf-8"))

@@ -21,7 +21,6 @@ from trimtab.evidence.benchmark.units import BenchSpec, Folder, Unit, units_of
 from trimtab.evidence.benchmark.write import read_texts
 from trimtab.evidence.judges.embedding import embedding_judge
 from trimtab.find import effect
-from trimtab.find.gain import curvature
 from trimtab.find.pairs import ContrastSet
 from trimtab.spec import Sampling
 from trimtab.steer.dose import costs_of
@@ -58,7 +57,7 @@ def known_texts(world: PlantedWorld) -> Iterator[None]:
     """The planted world knows few words, so neutral texts are its own; its embedding judge counts words."""
     neutral = tuple(world.texts(None, 8, 50))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(make, "NEUTRAL", neutral)
+        patch.setattr(make, "DEV", tuple(text[:60] for text in world.texts(None, 10, 60)))
         patch.setattr(effect, "NEUTRAL", neutral)
         patch.setattr(judge, "embedding_judge", lambda held: embedding_judge(held, encoder=bag))
         yield
@@ -102,7 +101,7 @@ def test_the_recipes_cost_their_budget_and_the_best_one_is_the_planted_feature(
         recipe = make.recipe_of(Folder(done), unit, [world.sae])
         assert recipe is not None
         assert set(recipe.features) == {world.concepts[concept.name]}
-        (cost,) = costs_of(world.model, [recipe], world.texts(None, 8, 50))
+        (cost,) = costs_of(world.model, [recipe], make.dose_texts(Folder(done), world.model, 0))
         assert cost.kl == pytest.approx(0.3, rel=0.05)
         said = json.loads(Folder(done).file("made", unit.path).read_text(encoding="utf-8"))
         assert (said["problem"], said["digest"]) == (None, recipe.digest)
@@ -156,7 +155,7 @@ def test_an_interrupted_run_goes_on_and_more_may_be_added(
 def test_a_method_that_finds_nothing_leaves_the_model_as_it_is(
     world: PlantedWorld, concepts: list[Concept], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Kit, "features", property(lambda self: [[]]))
+    monkeypatch.setattr(Kit, "features", lambda self, site=0: [])
     units = units_of(["sea"], ["feature by gain"], [0.3])
     assert go(world, concepts[:1], tmp_path / "run", units).nothing
     folder = Folder(tmp_path / "run")
@@ -168,7 +167,7 @@ def test_a_method_that_finds_nothing_leaves_the_model_as_it_is(
 
 
 def test_every_method_makes_something_of_a_planted_concept(world: PlantedWorld, concepts: list[Concept]) -> None:
-    kit = Kit(world.model, (world.sae,), concepts[0], (curvature(world.model, world.site),))
+    kit = Kit(world.model, (world.sae,), concepts[0], {})
     for name, method in METHODS.items():
         if method.recipe is not None:
             recipe = method.recipe(kit)
@@ -176,7 +175,7 @@ def test_every_method_makes_something_of_a_planted_concept(world: PlantedWorld, 
                 assert recipe is None
                 continue
             assert recipe is not None, name
-            assert recipe.sites == (world.site,)
+            assert recipe.edits
         elif method.prompt is not None:
             prompt = method.prompt(concepts[0], "the cat", 0)
             assert prompt.endswith("the cat")

@@ -5,17 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from trimtab.evidence.benchmark.concepts import Concept
 from trimtab.find.contrast import Activations, collect
 from trimtab.find.find import Finding, Settings, find
 from trimtab.find.fit import Fit, fit
-from trimtab.find.gain import Curvature
+from trimtab.find.gain import Curvature, curvature
 from trimtab.find.pairs import ContrastSet
 from trimtab.find.select import FeatureScore, Filters, ordered, score, with_output
 from trimtab.sae.sae import SAE
+from trimtab.spec import Site
 
 if TYPE_CHECKING:
     from trimtab.lm.model import Model
@@ -28,14 +29,14 @@ FIND_SHARES = (0.6, 0.3, 0.1)
 class Kit:
     """One concept's half for methods, read by the model. `saes`: the first is the one of all single-site methods.
 
-    `curves` has the curvature at each SAE's site, which no concept changes. What is expensive is made when it is first
-    asked for. `seed` decides random directions and the shuffling of labels.
+    What is expensive is made when it is first asked for; `curves` keeps the curvature of each site, which is the same
+    for all concepts. `seed` decides random directions and the shuffling of labels.
     """
 
     model: Model
     saes: tuple[SAE, ...]
     concept: Concept
-    curves: tuple[Curvature, ...]
+    curves: dict[Site, Curvature]
     seed: int = 0
 
     @cached_property
@@ -43,16 +44,13 @@ class Kit:
         """Activations of the whole half at the site of each SAE, which weights and vectors are fitted on."""
         return collect(self.model, self.saes, self.concept.texts)
 
-    @cached_property
-    def features(self) -> list[list[FeatureScore]]:
-        """Features of each SAE that the concept switches on, with all scores, chosen on the whole half.
+    @cache  # noqa: B019 (a kit lives as long as its concept is worked on)
+    def features(self, site: int = 0) -> list[FeatureScore]:
+        """Features of one of the SAEs that the concept switches on, with all scores, chosen on the whole half.
 
         No part of it confirms them: what they are worth is measured on texts that they make the model write.
         """
-        return [
-            self._scored(sae, acts, curve, self.concept.texts, Filters())
-            for sae, acts, curve in zip(self.saes, self.acts, self.curves, strict=True)
-        ]
+        return self._scored(self.saes[site], self.acts[site], self.concept.texts, Filters())
 
     @cached_property
     def finding(self) -> Finding:
@@ -81,16 +79,16 @@ class Kit:
     def shuffled_features(self) -> list[FeatureScore]:
         """What selection makes of shuffled labels, significant or not, for the first SAE."""
         acts = collect(self.model, self.saes[0], self.shuffled)[0]
-        return self._scored(self.saes[0], acts, self.curves[0], self.shuffled, Filters(fdr=1.0))
+        return self._scored(self.saes[0], acts, self.shuffled, Filters(fdr=1.0))
 
     def weighted(self, method: str, features: Sequence[int]) -> Fit:
         """Weights or a vector by one of the methods of `find.fit`, at the first SAE's site."""
         texts = self.concept.texts
         return fit(method, self.acts[0], self.saes[0], features, paired=texts.paired)
 
-    def _scored(
-        self, sae: SAE, acts: Activations, curve: Curvature, texts: ContrastSet, rule: Filters
-    ) -> list[FeatureScore]:
+    def _scored(self, sae: SAE, acts: Activations, texts: ContrastSet, rule: Filters) -> list[FeatureScore]:
+        if sae.site not in self.curves:
+            self.curves[sae.site] = curvature(self.model, sae.site)
         known = acts if sae.density is None else replace(acts, density=sae.density.cpu())
         some = score(known, known, rule)[:CANDIDATES]
-        return ordered(with_output(self.model, sae, some, texts, curve), "both")
+        return ordered(with_output(self.model, sae, some, texts, self.curves[sae.site]), "both")

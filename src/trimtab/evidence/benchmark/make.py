@@ -8,21 +8,36 @@ from typing import TYPE_CHECKING, Any
 from trimtab.errors import InputError
 from trimtab.evidence.benchmark.kit import Kit
 from trimtab.evidence.benchmark.methods import METHODS
+from trimtab.evidence.benchmark.prompts import DEV
 from trimtab.evidence.benchmark.units import Folder, Unit
 from trimtab.files import read_json, write_json
 from trimtab.steer.dose import factor_for_kl, scaled
-from trimtab.steer.neutral import NEUTRAL
+from trimtab.steer.generate import generate
 from trimtab.steer.recipe import Recipe
 
 if TYPE_CHECKING:
+    from trimtab.lm.model import Model
     from trimtab.sae.sae import SAE
 
-DOSE_TEXTS = 16
-"""Neutral texts on which strengths are chosen; the KL that is reported is measured on the test prompts' own texts."""
+DOSE_TOKENS = 32
+"""Length of the unsteered texts on the dev prompts, on which strengths are chosen. The KL that is reported is measured
+on the unsteered texts of the prompts that are written on."""
 
 
-def make(folder: Folder, kit: Kit, method: str, units: Sequence[Unit]) -> None:
+def dose_texts(folder: Folder, model: Model, seed: int) -> tuple[str, ...]:
+    """One unsteered text for each dev prompt, prompt included; written once for a folder."""
+    path = folder.file("made", "dose-texts")
+    if not path.exists():
+        room = DOSE_TOKENS if model.context is None else model.context - max(len(model.encode(one)) for one in DEV)
+        records = generate(model, DEV, max_new_tokens=min(DOSE_TOKENS, room), seed=seed)
+        write_json(path, [record.prompt + record.text for record in records])
+    return tuple(read_json(path))
+
+
+def make(folder: Folder, kit: Kit, method: str, units: Sequence[Unit], texts: Sequence[str]) -> None:
     """Make the recipe of one method and bring it to the budget of each of `units`, all of this method and concept.
+
+    The KL is measured on `texts`.
 
     What cannot be made is written down with its reason: the method then leaves the model as it is.
     """
@@ -36,7 +51,7 @@ def make(folder: Folder, kit: Kit, method: str, units: Sequence[Unit]) -> None:
             write_json(folder.file("made", unit.path), _made(unit, "it found nothing to steer with"))
             continue
         try:
-            cost = factor_for_kl(kit.model, base, unit.budget, NEUTRAL[:DOSE_TEXTS])
+            cost = factor_for_kl(kit.model, base, unit.budget, texts)
         except InputError as error:
             write_json(folder.file("made", unit.path), _made(unit, str(error)))
             continue

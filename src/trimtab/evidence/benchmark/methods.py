@@ -48,7 +48,7 @@ class Method:
 
 def one_feature(kit: Kit, key: Callable[[FeatureScore], float], site: int = 0) -> Recipe | None:
     """Add the decoder row of the feature of the positive side with the largest `key`."""
-    features = [one for one in kit.features[site] if one.sign > 0]
+    features = [one for one in kit.features(site) if one.sign > 0]
     if not features:
         return None
     sae = kit.saes[site]
@@ -77,7 +77,7 @@ def by_gain(one: FeatureScore) -> float:
 
 def clamped(kit: Kit) -> Recipe | None:
     """Clamp the feature of the largest gain instead of adding it (Templeton et al. 2024)."""
-    features = [one for one in kit.features[0] if one.sign > 0]
+    features = [one for one in kit.features() if one.sign > 0]
     if not features:
         return None
     return Recipe.clamp(kit.saes[0], {max(features, key=by_gain).index: 1.0}, _unit(kit.saes[0]))
@@ -87,7 +87,7 @@ def weighted(method: str) -> Callable[[Kit], Recipe | None]:
     """All selected features of the positive side with the weights of one of the methods of `find.fit`."""
 
     def make(kit: Kit) -> Recipe | None:
-        features = [one.index for one in kit.features[0] if one.sign > 0][:32]
+        features = [one.index for one in kit.features() if one.sign > 0][:32]
         if not features:
             return None
         try:

@@ -10,10 +10,8 @@ DEV = (
     "Hi everyone,",
     "Before you begin, make sure that",
     "My grandmother always",
-    "The book is about",
     "Yesterday evening",
     "Some people think that",
-    "The main difference between the two is",
     "After dinner, we",
 )
 TEST = (
@@ -24,9 +22,7 @@ TEST = (
     "Dear Anna,",
     "To get started, you need",
     "Once there was a man who",
-    "The town lies",
     "Today we talked about",
     "A friend of mine once told me that",
-    "It is often said that",
     "I bought this last month and",
 )

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from trimtab.evidence.benchmark.concepts import Concept
 from trimtab.evidence.benchmark.judge import Bench, judge_unit
 from trimtab.evidence.benchmark.kit import Kit
-from trimtab.evidence.benchmark.make import make, recipe_of
+from trimtab.evidence.benchmark.make import dose_texts, make, recipe_of
 from trimtab.evidence.benchmark.methods import METHODS
 from trimtab.evidence.benchmark.units import BenchSpec, Folder, Unit
 from trimtab.evidence.benchmark.write import groups, write_units
 from trimtab.evidence.trace import refuse_edited
-from trimtab.find.gain import curvature
+from trimtab.find.gain import Curvature
 from trimtab.sae.load import check_fits
+from trimtab.spec import Site
 
 if TYPE_CHECKING:
     from trimtab.endpoint import Endpoint
@@ -88,7 +89,10 @@ def _make_all(
 ) -> None:  # fmt: skip
     wanted = _to_make(folder, units)
     done, kit = 0, None
-    curves = tuple(curvature(model, sae.site) for sae in saes) if wanted else ()
+    if not wanted or time.monotonic() > until:
+        return
+    curves: dict[Site, Curvature] = {}
+    texts = dose_texts(folder, model, spec.seed)
     for concept, method in dict.fromkeys((unit.concept, unit.method) for unit in wanted):
         if time.monotonic() > until:
             return
@@ -97,7 +101,7 @@ def _make_all(
             kit = Kit(model, tuple(saes), concepts[concept], curves, spec.seed)
         say("making", done, len(wanted))
         mine = [unit for unit in wanted if (unit.concept, unit.method) == (concept, method)]
-        make(folder, kit, method, mine)
+        make(folder, kit, method, mine, texts)
         done += len(mine)
         say("making", done, len(wanted))
 
