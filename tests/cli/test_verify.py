@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import trimtab
+from trimtab.evidence import plan
 from trimtab.evidence.values import Evidence
 
 FIXED = ["--samples", 2, "--max-new-tokens", 6, "-f", "7:3"]
@@ -20,7 +22,33 @@ def test_json_is_the_evidence_of_the_library(run: Any, model_folder: Path, sae_f
     model, sae = trimtab.open_model(str(model_folder)), trimtab.open_sae(sae_folder)
     recipe = trimtab.Recipe.add(sae, {7: 3.0})
     expected = trimtab.verify(model, sae, recipe, ["Once", "a b"], samples=2, max_new_tokens=6, seed=3)
-    assert said == expected
+    assert said == replace_command(expected, said.made.command)
+
+
+def replace_command(evidence: Evidence, command: str) -> Evidence:
+    return evidence.model_copy(update={"made": evidence.made.model_copy(update={"command": command})})
+
+
+def test_the_command_in_a_report_gives_the_same_numbers(
+    run: Any, model_folder: Path, sae_folder: Path, tmp_path: Path
+) -> None:
+    """Everything that decides a number is in the command; the reports themselves come out byte for byte."""
+    pairs = tmp_path / "waves of sea.jsonl"
+    sides = [(f"the wave number {i} rose", f"the tree number {i} grew") for i in range(12)]
+    pairs.write_text("".join(json.dumps({"positive": p, "negative": n}) + "\n" for p, n in sides), encoding="utf-8")
+    files = {kind: tmp_path / f"report.{kind}" for kind in ("html", "markdown")}
+    words = ["verify", "Once", "a b", *FIXED, "--seed", 5, "--pairs", pairs, "--ask", "Write of 'waves'.", "--json"]
+    words += [w for kind, file in files.items() for w in (f"--{kind}", file)]
+    first = run(*words, "--model", model_folder, "--sae", sae_folder)
+    assert first.exit_code == 0, first.stderr
+    pages = {kind: file.read_text(encoding="utf-8") for kind, file in files.items()}
+    command = json.loads(first.stdout)["made"]["command"]
+    assert command in pages["markdown"]
+    again = run(*shlex.split(command)[1:])
+    assert again.stdout == first.stdout
+    assert {kind: file.read_text(encoding="utf-8") for kind, file in files.items()} == pages
+    arms = [arm["name"] for arm in json.loads(first.stdout)["arms"]]
+    assert arms == ["unsteered", "recipe", *plan.ALL]
 
 
 def test_text_has_verdict_reasons_and_arms_and_html_is_written(

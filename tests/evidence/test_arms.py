@@ -88,7 +88,7 @@ def test_matched_features_are_others_that_live_at_a_like_density(world: PlantedW
 
 
 def test_unknown_control() -> None:
-    from trimtab.evidence.arms import check_controls
+    from trimtab.evidence.plan import check_controls
 
     with pytest.raises(InputError, match="placebo"):
         check_controls(["placebo"])

@@ -37,7 +37,11 @@ def verdict(
     contrasts = [gap("recipe", "unsteered", steered, plain)]
     if random is not None:
         contrasts.append(gap("recipe", "random", steered, random))
-    ranks = [Selectivity(target="feature 1", feature=1, rank=rank, of=1000, change=1.0, top=())]
+    ranks = [
+        Selectivity(
+            target="feature 1", feature=1, rank=rank, rank_by_change=1, of=1000, change=1.0, standardised=1.0, top=()
+        )
+    ]
     return judge(target, [arm("unsteered", plain), arm("recipe", steered)], contrasts, ranks)[0]
 
 

@@ -12,9 +12,11 @@ from trimtab.errors import InputError, UnsupportedError
 from trimtab.evidence import arms, stats
 from trimtab.evidence import verify as v
 from trimtab.evidence.measure import Text, read_texts, sample_of
+from trimtab.evidence.plan import Job
 from trimtab.evidence.targets import targets_of
 from trimtab.evidence.trace import trace
 from trimtab.evidence.values import Evidence
+from trimtab.evidence.verify_many import verify_many
 from trimtab.spec import Sampling, Scope
 from trimtab.steer.generate import Record
 from trimtab.steer.recipe import Recipe
@@ -24,7 +26,13 @@ PROMPTS = ["the cat saw", "a dog found", "every child", "the house", "a tree was
 
 
 def check(world: PlantedWorld, recipe: Recipe, **settings: Any) -> Evidence:
-    return v.verify(world.model, world.sae, recipe, PROMPTS, **{"samples": 4, "max_new_tokens": 24, **settings})
+    return v.verify(
+        world.model,
+        world.sae,
+        recipe,
+        PROMPTS,
+        **{"samples": 4, "max_new_tokens": 24, "controls": ("random",), **settings},
+    )
 
 
 def test_the_planted_writer_is_verified(world: PlantedWorld) -> None:
@@ -87,7 +95,7 @@ def test_only_generated_tokens_count(world: PlantedWorld) -> None:
     all_tokens = trace(model, sae, [feature], [text.token_ids])[0][:, 0]
     assert (all_tokens > 0).sum() == 3
     norm = sae.W_dec[feature].norm()
-    assert float(means["x"][feature]) == pytest.approx(float(all_tokens[-6:].mean() * norm), rel=1e-5)
+    assert float(means["x"].mean[feature]) == pytest.approx(float(all_tokens[-6:].mean() * norm), rel=1e-5)
 
 
 def test_a_text_without_generated_tokens_is_unscored(world: PlantedWorld) -> None:
@@ -140,11 +148,11 @@ def test_same_call_same_numbers_and_json_round_trip(world: PlantedWorld) -> None
 
 
 def test_many_at_once_equals_one_by_one(world: PlantedWorld) -> None:
-    jobs = {c: (Recipe.add(world.sae, {f: 1.0}), None) for c, f in world.concepts.items()}
+    jobs = {c: Job(Recipe.add(world.sae, {f: 1.0})) for c, f in world.concepts.items()}
     sampling = Sampling(max_new_tokens=16)
-    together = v.verify_many(world.model, world.sae, jobs, PROMPTS, samples=2, sampling=sampling)
-    for (question, (recipe, _)), found in zip(jobs.items(), together, strict=True):
-        alone = v.verify(world.model, world.sae, recipe, PROMPTS, samples=2, max_new_tokens=16, question=question)
+    together = verify_many(world.model, world.sae, jobs, PROMPTS, samples=2, sampling=sampling, controls=["random"])
+    for (question, job), found in zip(jobs.items(), together, strict=True):
+        alone = check(world, job.recipe, samples=2, max_new_tokens=16, question=question)
         assert [s.token_ids for s in alone.samples] == [s.token_ids for s in found.samples]
         assert (alone.verdict, alone.reasons) == (found.verdict, found.reasons)
 
@@ -166,7 +174,7 @@ class Counter:
 
 def test_a_judge_scores_every_arm_and_what_it_leaves_out_is_counted(world: PlantedWorld) -> None:
     evidence = check(world, Recipe.add(world.sae, {world.concepts["sea"]: 1.0}), judges=[Counter("wave")])
-    assert evidence.made.judges == ("word count",)
+    assert [judge.name for judge in evidence.made.judges] == ["word count"]
     silent = 0
     for sample in evidence.samples:
         said, words = sample.scores["judge:word count"], sample.text.split()
@@ -193,7 +201,7 @@ def test_judges_that_answer_wrongly_are_refused(world: PlantedWorld, said: list[
     ("settings", "message"),
     [
         ({"samples": 0}, "at least 1"),
-        ({"controls": ("placebo",)}, "Valid: random, sign-flipped, matched-feature"),
+        ({"controls": ("placebo",)}, "Valid: random, sign-flipped, matched-feature, shuffled, mean-difference, prompt"),
         ({"controls": ("random", "random")}, "distinct"),
         ({"judges": [Counter("wave"), Counter("tide")]}, "distinct names"),
         ({"max_new_tokens": 0}, "max_new_tokens"),

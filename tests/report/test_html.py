@@ -40,7 +40,7 @@ class Outline(HTMLParser):
 
 def test_every_sample_of_every_arm_is_there(evidence: dict[str, Any]) -> None:
     shown = "".join(Outline(page([evidence], title="t")).texts)
-    assert len(evidence["samples"]) == 18
+    assert len(evidence["samples"]) == 6 * len(evidence["arms"])
     for sample in evidence["samples"]:
         assert "".join(sample["tokens"]) in shown
 
@@ -53,7 +53,8 @@ def test_steered_stands_beside_unsteered_with_the_highlights_hidden_until_a_butt
     buttons = [attrs for tag, attrs in outline.tags if tag == "button"]
     assert len(buttons) == 6 + 1
     assert {b["aria-pressed"] for b in buttons} == {"false"}
-    assert text.count('class="text"') == text.count('class="text steered"') + 6 == 12
+    assert text.count('class="text steered"') == 6
+    assert text.count('class="text"') == 6 * (len(evidence["arms"]) - 1)
     assert 'class="show"' not in text
     assert "mark b { display: none" in text
     assert any(tag == "mark" for tag, _ in outline.tags)
@@ -95,6 +96,24 @@ def test_several_verifications_on_one_page_are_linked(evidence: dict[str, Any]) 
     assert links == ["#v1", "#v2"]
     assert {"v1", "v2"} <= ids
     assert len([attrs["id"] for _, attrs in outline.tags if "id" in attrs]) == len(ids)
+
+
+def test_arms_have_their_cost_and_those_that_missed_the_recipes_are_marked(evidence: dict[str, Any]) -> None:
+    changed = copy.deepcopy(evidence)
+    for arm in changed["arms"][2:]:
+        arm.update(kl=0.5, reached=True)
+    assert "Not at the recipe" not in page([changed], title="t")
+    changed["arms"][2].update(kl=0.01, reached=False)
+    text = page([changed], title="t")
+    assert "Not at the recipe&#x27;s KL, so compare with care: random direction (0.01)." in text
+    assert text.count("not the recipe&#x27;s") == 1
+
+
+def test_what_was_not_run_is_said(evidence: dict[str, Any]) -> None:
+    assert set(evidence["made"]["skipped"]) == {"shuffled", "mean-difference", "prompt"}
+    text = page([evidence], title="t")
+    assert text.count("Not run: ") == 3
+    assert "Not run: selected with shuffled labels." in text
 
 
 def test_unscored_is_written_as_such(evidence: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from trimtab.cli import (
     train,
     verify,
 )
-from trimtab.cli.console import complain
+from trimtab.cli.console import WORDS, complain
 from trimtab.errors import TrimtabError
 
 COMMANDS = (demo, pairs, find, steer, verify, ask, bench, sweep, train, corpus, index, features, feature, models, saes)
@@ -33,6 +33,11 @@ COMMANDS = (demo, pairs, find, steer, verify, ask, bench, sweep, train, corpus, 
 
 class Commands(TyperGroup):
     """Exit codes: 0 done, 2 bad input (one sentence on stderr), 130 interrupted. Anything else is a bug."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep the words as they were typed."""
+        WORDS.set(tuple(args))
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

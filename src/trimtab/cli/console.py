@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from trimtab.steer.parts import Cost
     from trimtab.steer.recipe import Recipe
 
+
+WORDS: ContextVar[tuple[str, ...]] = ContextVar("WORDS", default=())
+"""The words of the command that is running, for reports that say how to be made again."""
 
 _WIDTH = 110  # where there is no terminal to ask, and in pictures
 
@@ -32,6 +36,11 @@ def out(*, record: bool = False) -> Console:
 def err(*, record: bool = False) -> Console:
     """The console for progress and messages."""
     return Console(stderr=True, highlight=False, record=record, width=_WIDTH if record else None)
+
+
+def typed() -> str:
+    """The command as it was typed, quoted for a shell."""
+    return shlex.join(["trimtab", *WORDS.get()])
 
 
 def save_svg(console: Console, path: Path, title: str) -> None:

@@ -98,9 +98,30 @@ Controls = Annotated[
     typer.Option(
         "--control",
         metavar="NAME",
-        help="Control arm: random, sign-flipped or matched-feature; may be given several times. 'none' for none.",
-        show_default="random",
+        help="Control arm: random, sign-flipped, matched-feature, shuffled, mean-difference or prompt; may be given "
+        "several times. 'none' for none.",
+        show_default="all that can be run",
     ),
+]
+Contrast = Annotated[
+    str | None,
+    typer.Option(
+        "--pairs",
+        metavar="FILE_OR_NAME",
+        help="The contrast set that the recipe was found with; the arms shuffled and mean-difference need it.",
+    ),
+]
+Ask = Annotated[
+    str | None,
+    typer.Option(
+        "--ask",
+        metavar="TEXT",
+        help="Words that ask for the concept; the arm prompt puts them before each prompt.",
+        show_default="made of the name of --pairs",
+    ),
+]
+MarkdownFile = Annotated[
+    Path | None, typer.Option("--markdown", metavar="FILE", help="Write the whole evidence as Markdown.")
 ]
 Read = Annotated[
     list[str] | None,

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from trimtab.cli import options as o
 from trimtab.cli.build import Wanted, make_recipe, open_pair, parse_features
-from trimtab.cli.console import out, save_recipe, say
+from trimtab.cli.console import out, save_recipe, say, typed
 from trimtab.cli.progress import Bars
 from trimtab.errors import InputError
+from trimtab.files import write_file
 
 if TYPE_CHECKING:
     from trimtab.evidence.values import Evidence
@@ -18,6 +19,7 @@ EXAMPLES = """Examples:
 \b
   trimtab verify "Once upon a time" --feature 11330:0.5
   trimtab verify "Once upon a time" "My day" -f 11330:0.5 --samples 20 --html report.html
+  trimtab verify "Once upon a time" -f 6024:0.5 --pairs war --ask "The following text is about war."
   trimtab verify "Once upon a time" --recipe sea.recipe.safetensors --sae gemma-3-270m --json
 """
 
@@ -37,12 +39,15 @@ def run(
     read: o.Read = None,
     samples: o.ArmSamples = 10,
     controls: o.Controls = None,
+    contrast: o.Contrast = None,
+    ask: o.Ask = None,
     max_new_tokens: o.NewTokens = 60,
     temperature: o.Temperature = 1.0,
     top_k: o.TopK = None,
     top_p: o.TopP = None,
     seed: o.Seed = 0,
     html: o.HtmlFile = None,
+    markdown: o.MarkdownFile = None,
     device: o.Device = None,
     dtype: o.DtypeOption = None,
     blocks: o.Blocks = None,
@@ -50,13 +55,18 @@ def run(
 ) -> None:
     """Prove what a recipe does.
 
-    Writes texts with and without the recipe from the same seeds, and with control edits; reads all of them with the
-    unsteered model; compares how often the features fire on generated tokens, and at what cost in likelihood. The exit
-    code is 0 whatever the verdict is.
+    Writes texts with and without the recipe from the same seeds, and with controls that cost as much; reads all of them
+    with the unsteered model; compares how often the features fire on generated tokens, and at what cost in likelihood.
+    docs/evidence.md explains every number and rule. The exit code is 0 whatever the verdict is.
     """
     wanted = Wanted.check(features, unit, operation, vector, site, strength, recipe_file)
     if not (features or recipe_file or read):
         raise InputError("A plain vector has no feature to read: name one, such as --read 123:1.")
+    pairs = None
+    if contrast is not None:
+        from trimtab.find.sources import read as read_pairs
+
+        pairs = read_pairs(contrast)
     to_read = parse_features(read, "add") if read else None
     model, sae = open_pair(model_name, sae_name, device, dtype, blocks, need_sae=True)
     assert sae is not None
@@ -77,21 +87,26 @@ def run(
             top_p=top_p,
             seed=seed,
             controls=_controls(controls),
+            contrast=pairs,
+            ask=ask,
             read=to_read,
             progress=bars.show,
         )
+    evidence = evidence.model_copy(update={"made": evidence.made.model_copy(update={"command": typed()})})
     if html is not None:
         evidence.to_html(html)
         say(f"wrote {html}")
+    if markdown is not None:
+        with write_file(markdown) as part:
+            part.write_text(evidence.to_markdown(), encoding="utf-8")
+        say(f"wrote {markdown}")
     if as_json:
         print(evidence.to_json())
     else:
         _print(evidence)
 
 
-def _controls(given: list[str] | None) -> list[str]:
-    if not given:
-        return ["random"]
+def _controls(given: list[str] | None) -> list[str] | None:
     return [] if given == ["none"] else given
 
 

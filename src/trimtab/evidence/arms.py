@@ -1,7 +1,7 @@
-"""Arms of a verification: what else is tried beside the recipe, with everything else kept the same.
+"""Controls that need nothing but the recipe and its SAE: another recipe, with everything else kept the same.
 
-A control is a function from (recipe, sae, generator) to another recipe; it is called once per prompt and sample, so
-that no single unlucky direction decides. Further controls are added to `CONTROLS`.
+A control is a function from (recipe, sae, generator) to another recipe. Those that draw at random are called several
+times, so that no single unlucky direction decides. `trimtab.evidence.plan` has the list of all arms.
 """
 
 from __future__ import annotations
@@ -66,49 +66,35 @@ def matched_feature(recipe: Recipe, sae: SAE, generator: torch.Generator) -> Rec
             raise UnsupportedError(
                 "The control 'matched-feature' is for recipes whose edits are features of the SAE given."
             )
-        others = _matched(edit.spec.features, sae, taken, generator)
-        pairs = dict(zip(others, edit.spec.strengths, strict=True))
-        if edit.spec.op == "ablate":
-            made = Recipe.ablate(sae, pairs, edit.spec.scope)
-        elif edit.spec.op == "scale":
-            made = Recipe.scale(sae, pairs, edit.spec.scope)
-        else:
-            make = {"add": Recipe.add, "clamp": Recipe.clamp, "min": Recipe.min, "max": Recipe.max}[edit.spec.op]
-            made = make(sae, pairs, edit.spec.unit, edit.spec.scope)
-        edits.extend(made.edits)
+        edits.extend(with_features(edit, sae, _matched(edit.spec.features, sae, taken, generator)).edits)
     return Recipe(tuple(edits), recipe.about)
+
+
+def with_features(edit: Edit, sae: SAE, others: Sequence[int]) -> Recipe:
+    """The edit made of other features of the SAE, with its operation, strengths, unit and scope."""
+    pairs = dict(zip(others, edit.spec.strengths, strict=True))
+    if edit.spec.op == "ablate":
+        return Recipe.ablate(sae, pairs, edit.spec.scope)
+    if edit.spec.op == "scale":
+        return Recipe.scale(sae, pairs, edit.spec.scope)
+    make = {"add": Recipe.add, "clamp": Recipe.clamp, "min": Recipe.min, "max": Recipe.max}[edit.spec.op]
+    return make(sae, pairs, edit.spec.unit, edit.spec.scope)
 
 
 CONTROLS: Mapping[str, Control] = MappingProxyType(
     {"random": random_direction, "sign-flipped": sign_flipped, "matched-feature": matched_feature}
 )
 
-LABELS: Mapping[str, str] = MappingProxyType(
-    {
-        "unsteered": "unsteered",
-        "recipe": "steered",
-        "random": "random direction",
-        "sign-flipped": "sign flipped",
-        "matched-feature": "random feature of like density",
-    }
-)
+
+def control_recipe(name: str, recipe: Recipe, sae: SAE, seed: int, prompt: int, draw: int) -> Recipe:
+    """One draw of a control for a prompt, always the same for the same arguments."""
+    return CONTROLS[name](recipe, sae, generator_of(name, seed, prompt, draw))
 
 
-def check_controls(names: Sequence[str]) -> tuple[str, ...]:
-    """`names` as a tuple, or `InputError` that lists the valid ones."""
-    for name in names:
-        if name not in CONTROLS:
-            raise InputError(f"Unknown control {name!r}. Valid: {', '.join(CONTROLS)}.")
-    if len(set(names)) != len(names):
-        raise InputError(f"Controls must be distinct, not {', '.join(names)}.")
-    return tuple(names)
-
-
-def control_recipe(name: str, recipe: Recipe, sae: SAE, seed: int, prompt: int, sample: int) -> Recipe:
-    """The recipe of one row of a control arm, always the same for the same arguments."""
-    digest = hashlib.sha256(f"{name} {seed} {prompt} {sample}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-    return CONTROLS[name](recipe, sae, generator)
+def generator_of(name: str, seed: int, prompt: int, draw: int) -> torch.Generator:
+    """The random numbers of one draw of an arm."""
+    digest = hashlib.sha256(f"{name} {seed} {prompt} {draw}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def _directions(edit: Edit) -> Tensor:

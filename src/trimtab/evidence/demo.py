@@ -33,8 +33,9 @@ from rich.text import Text
 
 from trimtab.errors import InputError
 from trimtab.evidence.dose import mean_kl, strongest_within
+from trimtab.evidence.plan import Job
 from trimtab.evidence.values import Evidence
-from trimtab.evidence.verify import verify_many
+from trimtab.evidence.verify_many import verify_many
 from trimtab.evidence.write import Progress
 from trimtab.find.gain import Curvature, curvature
 from trimtab.find.pairs import ContrastSet
@@ -57,6 +58,7 @@ CANDIDATES = 5
 MIN_EFFECT = 0.5
 GRID = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 KL_BUDGET = 0.5
+CONTROLS = ("random",)
 NEW_TOKENS = 40
 SAMPLES = 8
 MODEL = SAE_NAME = "gemma-3-270m"
@@ -152,14 +154,24 @@ def demonstrate(
         choices.append(choose(model, sae, contrast, texts, curve))
         say(_chosen(choices[-1]))
     jobs = {
-        _question(c): (Recipe.add(sae, {c.feature: c.strength}), None)
+        _question(c): Job(Recipe.add(sae, {c.feature: c.strength}))
         for c in choices
         if c.feature is not None and c.strength
     }
     found: dict[str, Evidence] = {}
     if jobs:
         sampling = Sampling(max_new_tokens=new_tokens)
-        made = verify_many(model, sae, jobs, prompts, samples=samples, sampling=sampling, seed=seed, progress=progress)
+        made = verify_many(
+            model,
+            sae,
+            jobs,
+            prompts,
+            samples=samples,
+            sampling=sampling,
+            seed=seed,
+            controls=CONTROLS,
+            progress=progress,
+        )
         found = {evidence.question: evidence for evidence in made}
     result = DemoResult(
         choices=tuple(choices), evidence=tuple(found.get(_question(c)) for c in choices), page=str(Path(page))

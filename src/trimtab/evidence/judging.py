@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trimtab.errors import InputError
 from trimtab.evidence.measure import Reading
-from trimtab.evidence.values import Judge
+from trimtab.evidence.values import Judge, JudgeNote
 from trimtab.spec import finite
 from trimtab.steer.generate import Record
 
@@ -20,6 +20,12 @@ def check_judges(judges: Sequence[Judge]) -> None:
     names = [judge.name for judge in judges]
     if len(set(names)) != len(names):
         raise InputError(f"Judges must have distinct names, not {', '.join(names)}.")
+
+
+def note_of(judge: Judge) -> JudgeNote:
+    """What a judge says of itself, where it does (as those of `trimtab.evidence.judges` do)."""
+    own = getattr(judge, "as_dict", None)
+    return JudgeNote.parse(own()) if callable(own) else JudgeNote(name=judge.name)
 
 
 def opinions(

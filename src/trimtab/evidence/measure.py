@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trimtab.evidence import stats
+from trimtab.evidence import plan, stats
 from trimtab.evidence.trace import bos_length, log_likelihoods, residuals
-from trimtab.evidence.values import Arm, Contrast, Sample, Selectivity, Target
+from trimtab.evidence.values import Arm, Contrast, Moved, Sample, Selectivity, Target
 from trimtab.lm.pieces import pieces
 
 if TYPE_CHECKING:
@@ -50,28 +50,38 @@ class Reading:
     tokens: tuple[str, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """Over the texts of a group: mean and variance [d_sae], float64, of each feature's mean strength in a text."""
+
+    mean: Tensor
+    variance: Tensor
+
+
 def read_texts(
     model: Model, sae: SAE, features: Sequence[int], texts: Sequence[Text], progress: Progress | None = None
-) -> tuple[list[Reading], dict[str, Tensor]]:
-    """Every text read once, and per group the mean strength [d_sae] of every feature over its generated tokens.
+) -> tuple[list[Reading], dict[str, Spread]]:
+    """Every text read once, and per group what all features did in it; texts without generated tokens do not count.
 
-    The means count each token once, so that a short text weighs less; float64. Activations of all features exist for
-    `ENCODE_TOKENS` tokens at a time only.
+    Activations of all features exist for `ENCODE_TOKENS` tokens at a time only.
     """
     norms = sae.W_dec.norm(dim=-1)
-    sums = {text.group: torch.zeros(sae.d_sae, dtype=torch.float64) for text in texts}
+    sums = {text.group: torch.zeros(2, sae.d_sae, dtype=torch.float64) for text in texts}
     counts = dict.fromkeys(sums, 0)
     strengths: list[Tensor] = [torch.zeros(0, len(features))] * len(texts)
     for done, (place, h) in enumerate(residuals(model, sae.site, [text.token_ids for text in texts]), start=1):
         text = texts[place]
         generated = h[text.start - bos_length(model, text.token_ids) :].to(sae.device)
-        found = []
+        found, total = [], torch.zeros(sae.d_sae, dtype=torch.float64)
         for chunk in torch.split(generated, ENCODE_TOKENS):
             f = sae.encode(chunk) * norms
-            sums[text.group] += f.double().sum(0).cpu()
+            total += f.double().sum(0).cpu()
             found.append(f[:, list(features)].cpu())
         strengths[place] = torch.cat(found)
-        counts[text.group] += len(generated)
+        if len(generated):
+            mean = total / len(generated)
+            sums[text.group] += torch.stack([mean, mean.square()])
+            counts[text.group] += 1
         if progress is not None:
             progress("reading", done, len(texts))
     likely = _likely(model, texts, progress)
@@ -79,7 +89,12 @@ def read_texts(
         Reading(text, s, ll, tuple(pieces(model, text.token_ids, text.start)))
         for text, s, ll in zip(texts, strengths, likely, strict=True)
     ]
-    return readings, {group: total / max(1, counts[group]) for group, total in sums.items()}
+    return readings, {group: _spread(total, counts[group]) for group, total in sums.items()}
+
+
+def _spread(sums: Tensor, n: int) -> Spread:
+    mean = sums[0] / max(1, n)
+    return Spread(mean, (sums[1] / max(1, n) - mean.square()).clamp(min=0) * n / max(1, n - 1))
 
 
 def _likely(model: Model, texts: Sequence[Text], progress: Progress | None) -> list[Tensor]:
@@ -133,32 +148,36 @@ def is_share(key: str) -> bool:
     return key.startswith("firing:") or key in ("distinct_2", "repetition")
 
 
-def summarise(samples: Sequence[Sample], names: Sequence[str], labels: dict[str, str]) -> tuple[Arm, ...]:
+def summarise(samples: Sequence[Sample], planned: Sequence[plan.Arm]) -> tuple[Arm, ...]:
     """The mean scores of each arm, with intervals."""
     arms = []
-    for name in names:
-        mine = [s for s in samples if s.arm == name]
+    for one in planned:
+        mine = [s for s in samples if s.arm == one.name]
         prompts = [s.prompt for s in mine]
         scores = {
             key: stats.interval([s.scores[key] for s in mine], prompts, bounds=(0, 1) if is_share(key) else None)
             for key in mine[0].scores
         }
-        arms.append(Arm(name=name, label=labels.get(name, name), scores=scores))
+        label = plan.LABELS.get(one.name, one.name)
+        arms.append(Arm(name=one.name, label=label, scores=scores, kl=one.kl, reached=one.reached, factor=one.factor))
     return tuple(arms)
 
 
-def contrast(samples: Sequence[Sample], arm: str, against: str) -> Contrast:
+def contrast(samples: Sequence[Sample], arm: str, against: str, targets: Sequence[Target]) -> Contrast:
     """The paired difference of two arms over the same prompts, sample numbers and seeds."""
     mine = {(s.prompt, s.sample): s for s in samples if s.arm == arm}
     other = {(s.prompt, s.sample): s for s in samples if s.arm == against}
     pairs = [(mine[place], other[place]) for place in mine]
     prompts = [a.prompt for a, _ in pairs]
-    keys = list(pairs[0][0].scores)
-    scores = {k: stats.paired([a.scores[k] for a, _ in pairs], [b.scores[k] for _, b in pairs], prompts) for k in keys}
-    ratios = {
-        k: _ratio([a.scores[k] for a, _ in pairs], [b.scores[k] for _, b in pairs]) for k in keys if "firing:" in k
-    }
-    return Contrast(arm=arm, against=against, scores=scores, ratios=ratios)
+    columns = {k: ([a.scores[k] for a, _ in pairs], [b.scores[k] for _, b in pairs]) for k in pairs[0][0].scores}
+    firing = {f"firing:{target.name}": target.wanted for target in targets}
+    return Contrast(
+        arm=arm,
+        against=against,
+        scores={key: stats.paired(*column, prompts) for key, column in columns.items()},
+        ratios={key: _ratio(*columns[key]) for key in firing},
+        wrong_way={key: _wrong_way(*columns[key], prompts, wanted) for key, wanted in firing.items()},
+    )
 
 
 def _ratio(values: list[float | None], others: list[float | None]) -> float | None:
@@ -168,23 +187,43 @@ def _ratio(values: list[float | None], others: list[float | None]) -> float | No
     return sum(a for a, _ in scored) / below if below > 0 else None
 
 
-def selectivity(targets: Sequence[Target], change: Tensor) -> tuple[Selectivity, ...]:
-    """The rank of each feature that is read among all features, by the change [d_sae] of its mean strength."""
+def _wrong_way(
+    values: list[float | None], others: list[float | None], prompts: Sequence[int], wanted: int
+) -> float | None:
+    """Share of the prompts whose sum of differences goes against `wanted`; those without a scored pair do not count."""
+    sums: dict[int, float] = {}
+    for a, b, prompt in zip(values, others, prompts, strict=True):
+        if a is not None and b is not None:
+            sums[prompt] = sums.get(prompt, 0.0) + (a - b) * wanted
+    return sum(value < 0 for value in sums.values()) / len(sums) if sums else None
+
+
+def selectivity(targets: Sequence[Target], steered: Spread, plain: Spread) -> tuple[Selectivity, ...]:
+    """The rank of each feature that is read among all features; how it is computed stands at `Selectivity`."""
+    change = steered.mean - plain.mean
+    spread = (steered.variance + plain.variance) / 2
+    fired = (steered.mean > 0) | (plain.mean > 0)
+    usual = spread[fired].sqrt().median() if fired.any() else torch.tensor(1.0)
+    standardised = change / (spread + usual.square()).sqrt().clamp(min=1e-12)
     out = []
     for target in targets:
         if len(target.features) != 1:
             continue
-        wanted = change * target.wanted
         feature = target.features[0]
-        top = wanted.topk(min(TOP, len(wanted))).indices.tolist()
+        first = (standardised * target.wanted).topk(min(TOP, len(change))).indices.tolist()
+        ranks = [1 + int((x * target.wanted > x[feature] * target.wanted).sum()) for x in (standardised, change)]
         out.append(
             Selectivity(
                 target=target.name,
                 feature=feature,
-                rank=1 + int((wanted > wanted[feature]).sum()),
-                of=len(wanted),
+                rank=ranks[0],
+                rank_by_change=ranks[1],
+                of=len(change),
                 change=float(change[feature]),
-                top=tuple((i, float(change[i])) for i in top),
+                standardised=float(standardised[feature]),
+                top=tuple(
+                    Moved(feature=i, change=float(change[i]), standardised=float(standardised[i])) for i in first
+                ),
             )
         )
     return tuple(out)

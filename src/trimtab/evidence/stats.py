@@ -1,13 +1,13 @@
-"""Means with honest intervals, and simple measures of text. Pure numpy; no model, no torch."""
+"""Means with honest intervals, and simple measures of text. Pure numpy and scipy; no model, no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from functools import lru_cache
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtr, stdtrit
 
 from trimtab.errors import InputError
 from trimtab.spec import Spec
@@ -18,24 +18,35 @@ MIN_CLUSTERS = 5
 """With fewer prompts than this, no interval can speak for other prompts: samples within the given prompts are
 resampled instead, and the interval says so (`over="samples"`)."""
 
+MIN_UNLIKE = 5
+"""Where fewer samples than this differ from the commonest value (mostly 0), simulations find intervals too narrow."""
+
+FURTHEST, WIDEST = 1.5, 2.0
+"""As multiples of Student's t: bootstrap quantiles count up to the first, and an interval reaches at most as far as the
+second. Simulations (bench/coverage.py) found that beyond these, intervals grow without covering more."""
+
 DRAWS = 2000
 
 
 class Interval(Spec):
     """A mean and its interval. `low` and `high` are None where one sample (or none) gives no interval.
 
+    Every prompt counts the same. `p`: two-sided, of the mean being 0 (None where there is no interval).
     `n` counts the samples that have a score, `unscored` those without one, which are left out, never taken as zero.
     `over` names what was resampled: "prompts" speaks for other prompts too, "samples" only for those given.
+    `thin`: fewer than `MIN_UNLIKE` samples differ from the commonest value, so that the interval cannot be trusted.
     """
 
     mean: float | None
     low: float | None
     high: float | None
+    p: float | None = None
     n: int
     unscored: int = 0
     clusters: int
     level: float
     over: Literal["prompts", "samples"]
+    thin: bool = False
 
     @property
     def above_zero(self) -> bool:
@@ -59,10 +70,11 @@ def interval(
 ) -> Interval:
     """The mean of `values` with a bootstrap interval clustered by `clusters` (the prompt of each value).
 
-    Samples of one prompt are alike, so whole prompts are resampled. Bootstrap percentiles are too narrow for few
-    units; the distances from the mean are stretched by sqrt(g / (g - 1)) * t / z, the correction of Hesterberg
-    (2015, "What Teachers Should Know About the Bootstrap") made linear; `bounds` are values that a mean cannot leave.
-    None and NaN are unscored: left out.
+    Samples of one prompt are alike, so whole prompts are resampled; with fewer than `MIN_CLUSTERS`, samples within each
+    prompt. Scores of text are skewed and have many zeros, where percentiles and Student's t cover too rarely. So the
+    statistic that is resampled is Student's t after Hall's (1992, "On the removal of skewness by transformation") cubic
+    correction for skewness. A bootstrap of few units is erratic, so its quantiles are taken between those of Student's
+    t and `FURTHEST` times those. `bounds` are values that a mean cannot leave. None and NaN are left out.
     """
     if len(values) != len(clusters):
         raise InputError(f"{len(values)} values but {len(clusters)} clusters: each value needs its cluster.")
@@ -74,27 +86,19 @@ def interval(
     keep = ~np.isnan(scored)
     groups = _groups(scored[keep], [c for c, k in zip(clusters, keep, strict=True) if k])
     over: Literal["prompts", "samples"] = "prompts" if len(groups) >= MIN_CLUSTERS else "samples"
-    n, mean = int(keep.sum()), float(scored[keep].mean()) if keep.any() else None
-    units = len(groups) if over == "prompts" else n - len(groups) + 1
-    if mean is None or units < 2:
-        return Interval(
-            mean=mean, low=None, high=None, n=n, unscored=len(scored) - n, clusters=len(groups), level=level, over=over
-        )
-    rng = np.random.default_rng(seed)
-    means = _resample_clusters(groups, draws, rng) if over == "prompts" else _resample_within(groups, draws, rng)
-    stretch = float(np.sqrt(units / (units - 1))) * t_quantile((1 + level) / 2, units - 1) / _z((1 + level) / 2)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    least, most = bounds or (-np.inf, np.inf)
+    strata = [np.array([g.mean() for g in groups])] if over == "prompts" else groups
+    mean = float(np.mean([s.mean() for s in strata])) if strata else None
+    low = high = p = None
+    freedom = sum(len(s) - 1 for s in strata)
+    if mean is not None and freedom >= 1:
+        low, high, p = _bounds(strata, freedom, level, draws, seed)
+        least, most = bounds or (-np.inf, np.inf)
+        low, high = max(least, low), min(most, high)
+    n = int(keep.sum())
     return Interval(
-        mean=mean,
-        low=max(least, mean + (float(low) - mean) * stretch),
-        high=min(most, mean + (float(high) - mean) * stretch),
-        n=n,
-        unscored=len(scored) - n,
-        clusters=len(groups),
-        level=level,
-        over=over,
-    )
+        mean=mean, low=low, high=high, p=p, n=n, unscored=len(scored) - n, clusters=len(groups), level=level, over=over,
+        thin=_unlike(scored[keep]) < MIN_UNLIKE,
+    )  # fmt: skip
 
 
 def paired(
@@ -107,13 +111,15 @@ def paired(
     return interval(gaps, clusters, seed=seed)
 
 
-@lru_cache(maxsize=256)
-def t_quantile(p: float, df: int) -> float:
-    """The p-quantile of Student's t. With t = sqrt(df) * tan(a) its density is cos(a) ** (df - 1), summed on a grid."""
-    angle = np.linspace(-np.pi / 2, np.pi / 2, 40001)
-    density = np.cos(angle) ** (df - 1)
-    mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return float(np.sqrt(df) * np.tan(np.interp(p, mass / mass[-1], angle)))
+def holm(p: Mapping[str, float | None]) -> dict[str, float | None]:
+    """p-values corrected for there being several (Holm 1979); None stays None and counts as a test not made."""
+    made = sorted((value, key) for key, value in p.items() if value is not None)
+    out: dict[str, float | None] = dict.fromkeys(p)
+    largest = 0.0
+    for place, (value, key) in enumerate(made):
+        largest = max(largest, min(1.0, value * (len(made) - place)))
+        out[key] = largest
+    return out
 
 
 def distinct(tokens: Sequence[int], n: int = 2) -> float | None:
@@ -128,8 +134,9 @@ def repetition(tokens: Sequence[int], n: int = 4) -> float | None:
     return None if unlike is None else 1 - unlike
 
 
-def _z(p: float) -> float:
-    return t_quantile(p, 1000)
+def _unlike(values: Floats) -> int:
+    """How many values differ from the commonest one."""
+    return len(values) - int(np.unique(values, return_counts=True)[1].max(initial=0))
 
 
 def _groups(values: Floats, clusters: Sequence[Hashable]) -> list[Floats]:
@@ -139,16 +146,52 @@ def _groups(values: Floats, clusters: Sequence[Hashable]) -> list[Floats]:
     return [np.array(m) for m in members.values()]
 
 
-def _resample_clusters(groups: list[Floats], draws: int, rng: np.random.Generator) -> Floats:
-    """Means of `draws` resamples of whole groups; a group counts by its size."""
-    sums, sizes = np.array([g.sum() for g in groups]), np.array([len(g) for g in groups])
-    picks = rng.integers(len(groups), size=(draws, len(groups)))
-    return np.asarray(sums[picks].sum(1) / sizes[picks].sum(1), dtype=np.float64)
+def _bounds(strata: list[Floats], freedom: int, level: float, draws: int, seed: int) -> tuple[float, float, float]:
+    """Both ends of the interval of the mean of the strata's means, and its p-value."""
+    mean, error, skew = (float(x) for x in _moments(strata))
+    if error <= 1e-12 * abs(mean):
+        return mean, mean, float(mean == 0)
+    rng = np.random.default_rng(seed)
+    drawn = _moments([s[rng.integers(len(s), size=(draws, len(s)))] for s in strata])
+    usable = drawn[1] > 1e-9 * error  # a resample of equal values has no t
+    t = (drawn[0][usable] - mean) / drawn[1][usable]
+    t = np.sort(_straightened(t, drawn[2][usable]))
+    tail = (1 - level) / 2
+    edge = float(stdtrit(freedom, 1 - tail))
+    first, last = np.quantile(t, [tail, 1 - tail]) if len(t) else (-edge, edge)
+    top, bottom = np.clip(last, edge, FURTHEST * edge), np.clip(first, -FURTHEST * edge, -edge)
+    reach = WIDEST * edge
+    low, high = (mean - error * float(np.clip(_bent(float(q), skew), -reach, reach)) for q in (top, bottom))
+    zero = float(_straightened(np.array(mean / error), np.array(skew)))
+    beyond = (1 + (np.sum(t >= zero) if zero > 0 else np.sum(t <= zero))) / (1 + len(t))
+    plain = abs(mean) / error / WIDEST
+    least, most, widest = (float(stdtr(freedom, -t)) for t in (abs(zero), abs(zero) / FURTHEST, plain))
+    return low, high, 2 * min(max(float(beyond), least), most, widest)
 
 
-def _resample_within(groups: list[Floats], draws: int, rng: np.random.Generator) -> Floats:
-    """Means of `draws` resamples in which each group keeps its size."""
-    total = np.zeros(draws)
-    for group in groups:
-        total += group[rng.integers(len(group), size=(draws, len(group)))].sum(1)
-    return total / sum(len(g) for g in groups)
+def _moments(strata: list[Floats]) -> tuple[Floats, Floats, Floats]:
+    """Mean, standard error and skewness of the mean of the strata's means; values are in the last axis of each."""
+    h = len(strata)
+    mean, biased, variance, third = (np.zeros(strata[0].shape[:-1]) for _ in range(4))
+    for s in strata:
+        n, m = s.shape[-1], s.mean(-1)
+        gap = s - m[..., None]
+        square = (gap**2).sum(-1)
+        mean += m / h
+        biased += square / n**2 / h**2
+        variance += square / (max(1, n - 1) * n) / h**2
+        third += (gap**3).sum(-1) / n**3 / h**3
+    skew = np.divide(third, biased**1.5, out=np.zeros_like(third), where=biased > 0)
+    return mean, np.sqrt(variance), skew
+
+
+def _straightened(t: Floats, skew: Floats) -> Floats:
+    """Hall's transformation: t of a mean with this skewness, made nearly symmetric."""
+    return t + skew * t**2 / 3 + skew**2 * t**3 / 27 + skew / 6
+
+
+def _bent(x: float, skew: float) -> float:
+    """The t that `_straightened` takes to x."""
+    if abs(skew) < 1e-6:
+        return x
+    return float(3 / skew * (np.cbrt(1 + skew * (x - skew / 6)) - 1))

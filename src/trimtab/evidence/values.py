@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from pydantic import Field, JsonValue
+
 from trimtab.evidence.stats import Interval
 from trimtab.spec import Sampling, Site, Spec
 
@@ -76,47 +78,99 @@ class Sample(Spec):
 
 
 class Arm(Spec):
-    """One way of writing, with its mean scores over samples.
+    """One way of writing, with its mean scores over samples. Every prompt counts the same.
 
     Keys: `firing:TARGET` (share of generated tokens whose strength is above 0), `mean:TARGET` and `max:TARGET`
     (strength), `log_likelihood` (nats per generated token under the unsteered model), `distinct_2`, `repetition`, and
-    `judge:NAME` of each judge.
+    `judge:NAME` of each judge. `kl`: mean KL(arm || unsteered) in nats per token on neutral texts; `reached`: whether
+    it is within a quarter of the recipe's, as it should be (None: not asked); `factor`: what the strengths of a control
+    were multiplied by for that, their median (None: they could not be).
     """
 
     name: str
     label: str
     scores: dict[str, Interval]
+    kl: float | None = None
+    reached: bool | None = None
+    factor: float | None = None
 
 
 class Contrast(Spec):
     """Paired difference `arm` minus `against`, sample by sample (same prompt, same seed). Keys as in `Arm`.
 
     `ratios`: per `firing:TARGET` key, the arm's rate over the other's; None means "from 0" (or both 0), not infinity.
+    `wrong_way`: per `firing:TARGET` key, the share of prompts whose mean moved away from what is wanted.
+    `corrected`: per `firing:TARGET` key, the p-value after Holm's correction (of recipe against unsteered only): the
+    first target's over the recipes verified together, the other targets' over the features of the recipe.
     """
 
     arm: str
     against: str
     scores: dict[str, Interval]
     ratios: dict[str, float | None]
+    wrong_way: dict[str, float | None] = Field(default_factory=dict)
+    corrected: dict[str, float | None] = Field(default_factory=dict)
+
+
+class Moved(Spec):
+    """How far one feature's mean strength moved: `change` in residual units, `standardised` over its spread."""
+
+    feature: int
+    change: float
+    standardised: float
 
 
 class Selectivity(Spec):
-    """Where a target's feature stands among all features by the change of its mean strength, recipe minus unsteered.
+    """Where a target's feature stands among all `of` features by how far the recipe moved them, from unsteered.
 
-    `rank` 1 changed most in the wanted direction, `of` is the number of features. `top` lists the features that
-    changed most, with their change.
+    The standardised change of a feature is (m1 - m0) / sqrt((v1 + v0) / 2 + s^2): means and variances, over texts, of
+    its mean strength in a text, and s the median of sqrt((v1 + v0) / 2) over the features that fired at all, without
+    which features that hardly ever fire would come first (as in Tusher et al. 2001). `rank` 1 moved furthest in the
+    wanted direction; `rank_by_change` is the rank by the bare change. `top`: those that moved furthest.
     """
 
     target: str
     feature: int
     rank: int
+    rank_by_change: int
     of: int
     change: float
-    top: tuple[tuple[int, float], ...]
+    standardised: float
+    top: tuple[Moved, ...]
+
+
+class JudgeNote(Spec):
+    """What is known of a judge: what its scores are, and how well it tells texts whose answer is known.
+
+    `skill`: AUC on held-out texts and what belongs to it, or None for one that learned nothing; `refusal`: why it
+    scored nothing.
+    """
+
+    name: str
+    about: str = ""
+    good: int = 1
+    skill: dict[str, JsonValue] | None = None
+    refusal: str | None = None
+
+
+class Edited(Spec):
+    """What a recipe edited at one site, in the first sample of each prompt: tokens edited, and how many there were.
+
+    `ratio`: mean of ||change|| / ||residual|| over the edited tokens.
+    """
+
+    site: str
+    prompt_tokens: tuple[int, int]
+    generated_tokens: tuple[int, int]
+    ratio: float
 
 
 class Made(Spec):
-    """Everything needed to get the same numbers again."""
+    """Everything needed to get the same numbers again.
+
+    `skipped`: controls that could not be run, and why. `contrast`: digest of the contrast set. `ask`: the words of the
+    arm "prompt". `command`: what was typed, if anything was.
+    """
 
     model: str
     model_fingerprint: str
@@ -130,7 +184,12 @@ class Made(Spec):
     sampling: Sampling
     seed: int
     controls: tuple[str, ...]
-    judges: tuple[str, ...] = ()
+    skipped: dict[str, str] = Field(default_factory=dict)
+    contrast: str | None = None
+    ask: str | None = None
+    judges: tuple[JudgeNote, ...] = ()
+    receipt: tuple[Edited, ...] = ()
+    command: str = ""
     versions: dict[str, str]
 
 
@@ -175,3 +234,9 @@ class Evidence(Spec):
         from trimtab.report.html import write_page
 
         write_page(path, [self.as_dict()], title=title or self.question)
+
+    def to_markdown(self, title: str | None = None) -> str:
+        """The report as Markdown text."""
+        from trimtab.report.markdown import markdown
+
+        return markdown([self.as_dict()], title=title or self.question, command=self.made.command)

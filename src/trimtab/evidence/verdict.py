@@ -4,14 +4,16 @@ In this order, for the recipe's target (the feature, or the weighted sum of seve
 
 1. "not measured"               the recipe's or the unsteered samples have no score.
 2. "reversed"                   the firing rate went the other way (the interval of the paired difference excludes 0).
-3. "no effect"                  the interval of the difference includes 0, or the recipe does no better than the
-                                norm-matched random direction (where that control was run).
+3. "no effect"                  the interval of the difference includes 0, or does so once it is corrected for the
+                                recipes verified together (Holm), or the recipe does no better than one of the null
+                                controls that were run: random direction, random feature of like density, selection with
+                                shuffled labels, each at the recipe's KL.
 4. "weak effect"                a real change, but less than `MIN_RATIO` times (from 0: fires on less than
                                 `MIN_FIRING` of the tokens).
 5. "only with degenerate text"  log-likelihood more than `MAX_COST` nats per token worse than the unsteered samples',
                                 or more than `MAX_REPETITION` of the 4-grams repeated.
-6. "works but not selectively"  the feature is not among the first `SELECTIVE_SHARE` of all features by its change (of a
-                                weighted sum: none of its features is).
+6. "works but not selectively"  the feature is not among the first `SELECTIVE_SHARE` of all features by its standardised
+                                change (of a weighted sum: none of its features is).
 7. "works"
 """
 
@@ -20,8 +22,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from trimtab.evidence import plan
 from trimtab.evidence.stats import Interval
 from trimtab.evidence.values import RECIPE, UNSTEERED, Arm, Contrast, Selectivity, Target, Verdict
+
+MAX_P = 0.05
+"""The corrected p-value of the change must be below this; the intervals are at 95 % to match."""
 
 MIN_RATIO = 5.0
 """The firing rate must be at least this many times the unsteered one (or, to lower it, at most one part in this)."""
@@ -56,7 +62,9 @@ def judge(
     reasons = [
         f"{target.name} fires on {steered:.1%} of generated tokens, {plain:.1%} unsteered{_times(steered, plain)}"
     ]
-    effect = _effect(target, change, gaps.get((RECIPE, "random")), key, reasons)
+    _mention_prompts(gaps[RECIPE, UNSTEERED], change, key, reasons)
+    nulls = [gaps[RECIPE, name] for name in plan.NULLS if (RECIPE, name) in gaps]
+    effect = _effect(target, change, gaps[RECIPE, UNSTEERED].corrected.get(key), nulls, reasons)
     if effect is not None:
         return effect, tuple(reasons)
     if _is_weak(target, steered, plain):
@@ -75,18 +83,35 @@ def _times(steered: float, plain: float) -> str:
     return f" ({steered / plain:.1f} times)"
 
 
-def _effect(target: Target, change: Interval, random: Contrast | None, key: str, reasons: list[str]) -> Verdict | None:
+def _mention_prompts(contrast: Contrast, change: Interval, key: str, reasons: list[str]) -> None:
+    """How many prompts went the wrong way, and whether there were enough texts to say anything of other prompts."""
+    share = contrast.wrong_way.get(key)
+    if share is not None and change.clusters > 1:
+        reasons.append(f"{round(share * change.clusters)} of {change.clusters} prompts moved the wrong way")
+    if change.over == "samples":
+        given = "one prompt cannot" if change.clusters == 1 else f"{change.clusters} prompts cannot"
+        reasons.append(f"{given} speak for others, so the intervals hold for what was given")
+    if change.thin:
+        reasons.append("so few texts differ that the interval is too narrow to trust")
+
+
+def _effect(
+    target: Target, change: Interval, corrected: float | None, nulls: Sequence[Contrast], reasons: list[str]
+) -> Verdict | None:
     up, down = (change.above_zero, change.below_zero)[:: target.wanted]
+    if not (up or down):
+        reasons.append("the interval of the difference includes 0")
+        return "no effect"
+    if corrected is not None and corrected >= MAX_P:
+        reasons.append(f"not after correction for the recipes verified together (p = {corrected:.2g})")
+        return "no effect"
     if down:
         reasons.append("the change goes the wrong way")
         return "reversed"
-    if not up:
-        reasons.append("the interval of the difference includes 0")
-        return "no effect"
-    if random is not None:
-        gap = random.scores[key]
+    for null in nulls:
+        gap = null.scores[f"firing:{target.name}"]
         if not (gap.above_zero if target.wanted > 0 else gap.below_zero):
-            reasons.append("not clearly more than a random direction of the same size does")
+            reasons.append(f"not clearly more than the control “{plan.LABELS[null.against]}” at the same KL")
             return "no effect"
     return None
 
@@ -116,5 +141,5 @@ def _scattered(target: Target, selectivity: Sequence[Selectivity], reasons: list
     if not mine:
         return False
     best = min(mine, key=lambda s: s.rank)
-    reasons.append(f"it is number {best.rank} of {best.of} features by change")
+    reasons.append(f"it is number {best.rank} of {best.of} features by standardised change")
     return best.rank > max(SELECTIVE_FIRST, math.floor(best.of * SELECTIVE_SHARE))

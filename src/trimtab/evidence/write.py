@@ -17,11 +17,15 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Line:
-    """One text to write. Lines with the same prompt and sample number are drawn with the same random numbers."""
+    """One text to write. Lines with the same prompt and sample number are drawn with the same random numbers.
+
+    `words` stand before the prompt while the text is written, and are left out of what is returned.
+    """
 
     prompt: str
     sample: int
     recipe: Recipe | None
+    words: str = ""
 
 
 def write(
@@ -33,9 +37,10 @@ def write(
     from trimtab.lm.sampling import stream_key
     from trimtab.steer.generate import check_scopes
 
+    room = sampling.max_new_tokens
     rows = [
         Row(
-            tuple(model.encode_prompt(line.prompt, sampling.max_new_tokens)),
+            tuple(model.encode_prompt(f"{line.words}\n\n{line.prompt}" if line.words else line.prompt, room)),
             stream_key(seed, line.prompt, line.sample),
             sampling,
             line.recipe,
@@ -44,8 +49,8 @@ def write(
     ]
     for line, row in zip(lines, rows, strict=True):
         if line.recipe is not None:
-            check_scopes(line.recipe, len(row.prompt), sampling.max_new_tokens)
-    longest = max(len(row.prompt) for row in rows) + sampling.max_new_tokens
+            check_scopes(line.recipe, len(row.prompt), room)
+    longest = max(len(row.prompt) for row in rows) + room
     written = decode(
         model,
         rows,
@@ -53,4 +58,8 @@ def write(
         stops=model.eos_ids,
         progress=None if progress is None else lambda now: progress("writing", now.tokens, now.tokens + now.left),
     )
-    return [(row.prompt + one.tokens, len(row.prompt)) for row, one in zip(rows, written, strict=True)]
+    starts = [
+        tuple(model.encode_prompt(line.prompt)) if line.words else row.prompt
+        for line, row in zip(lines, rows, strict=True)
+    ]
+    return [(start + one.tokens, len(start)) for start, one in zip(starts, written, strict=True)]

@@ -5,17 +5,16 @@ The page takes plain data (`Evidence.as_dict()`), so a page can be made from a s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from os import PathLike
-from typing import Any
 
 from trimtab.errors import InputError
 from trimtab.files import write_file
+from trimtab.report import tables
 from trimtab.report.blocks import block, visible
-
-Data = Mapping[str, Any]
+from trimtab.report.tables import Cell, Data, Grid
 
 MAX_BYTES = 2_000_000
 """A page stays below this: people send it by mail."""
@@ -84,13 +83,18 @@ def _overview(evidences: Sequence[Data]) -> str:
 
 
 def _section(data: Data, number: int, count: int) -> str:
-    reasons = "".join(f"<li>{escape(_sentence(r))}</li>" for r in data["reasons"])
+    reasons = "".join(f"<li>{escape(tables.sentence(r))}</li>" for r in data["reasons"])
     heading = f"<h2>{escape(data['question'])}</h2>" if count > 1 else ""
-    return (
-        f'<section id="v{number}">{heading}'
-        f'<p class="verdict">{badge(data["verdict"])}</p><ul class="reasons">{reasons}</ul>'
-        f"{_table(data)}{_selectivity(data)}{_samples(data, number)}{_made(data)}</section>\n"
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in tables.notes(data))
+    parts = (
+        f'<p class="verdict">{badge(data["verdict"])}</p><ul class="reasons">{reasons}</ul>',
+        _table(tables.arms(data), "Scores by arm"),
+        notes,
+        _more(data),
+        _samples(data, number),
+        _made(data),
     )
+    return f'<section id="v{number}">{heading}{"".join(parts)}</section>\n'
 
 
 def badge(verdict: str, good: Sequence[str] = GOOD, bad: Sequence[str] = BAD) -> str:
@@ -99,85 +103,39 @@ def badge(verdict: str, good: Sequence[str] = GOOD, bad: Sequence[str] = BAD) ->
     return f'<strong class="badge {kind}">{escape(verdict)}</strong>'
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + "."
-
-
 def _paragraphs(text: str) -> str:
     return "".join(f"<p>{escape(part)}</p>" for part in text.split("\n\n") if part)
 
 
-def _columns(data: Data) -> Iterator[tuple[str, str, str]]:
-    """Score key, heading, and how its numbers are written ("share" or "number")."""
-    several = len(data["targets"]) > 1
-    for target in data["targets"]:
-        of = f" ({target['name']})" if several else ""
-        yield f"firing:{target['name']}", f"firing rate{of}", "share"
-        yield f"mean:{target['name']}", f"mean strength{of}", "number"
-        yield f"max:{target['name']}", f"largest strength{of}", "number"
-    yield "log_likelihood", "log-likelihood, nats per token", "number"
-    yield "distinct_2", "different word pairs", "share"
-    yield "repetition", "repeated 4-grams", "share"
-    for name in data["made"]["judges"]:
-        yield f"judge:{name}", name, "number"
-
-
-def _table(data: Data) -> str:
-    columns = list(_columns(data))
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for _, name, _ in columns)
-    rows = "".join(_row(arm["label"], arm["scores"], columns) for arm in data["arms"])
-    gaps = "".join(
-        _row(f"{_label(data, c['arm'])} minus {_label(data, c['against'])}", c["scores"], columns, signed=True)
-        for c in data["contrasts"]
+def _table(grid: Grid, name: str) -> str:
+    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in grid.headings)
+    rows = "".join(
+        f'<tr><th scope="row">{escape(row)}</th>'
+        + "".join(_cell(heading, one) for heading, one in zip(grid.headings[1:], cells, strict=True))
+        + "</tr>"
+        for row, cells in grid.rows
     )
-    some = next(iter(data["arms"][0]["scores"].values()))
-    over = "whole prompts" if some["over"] == "prompts" else "samples within the prompts, which are too few for more"
     return (
-        '<div class="wide" tabindex="0" role="region" aria-label="Scores by arm"><table>'
-        f'<thead><tr><th scope="col">written by</th>{head}</tr></thead><tbody>{rows}</tbody>'
-        f'<tbody class="gaps">{gaps}</tbody></table></div>'
-        f'<p class="note">{some["n"]} texts per arm over {some["clusters"]} prompts, the same seeds in every arm; '
-        f"brackets: {some['level']:.0%} bootstrap interval, resampling {over}. Only generated tokens are counted, and "
-        "they are read by the unsteered model.</p>"
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(name)}"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
-def _row(label: str, scores: Data, columns: list[tuple[str, str, str]], signed: bool = False) -> str:
-    cells = "".join(
-        f'<td data-name="{escape(name)}">{_interval(scores.get(key), kind, signed)}</td>' for key, name, kind in columns
+def _cell(heading: str, cell: Cell) -> str:
+    small = "".join(f'<span class="ci">{escape(part)}</span>' for part in (cell.interval, cell.note) if part)
+    empty = "" if str(cell) else ' class="empty"'
+    return f'<td data-name="{escape(heading)}"{empty}>{escape(cell.text)}{" " if small else ""}{small}</td>'
+
+
+def _more(data: Data) -> str:
+    """What is folded away: selectivity, and every score and difference."""
+    said = "".join(f"<p>{escape(one)}</p>" for one in tables.selectivity(data))
+    scores, gaps = tables.everything(data)
+    return (
+        (f"<details><summary>How selective it was</summary>{said}</details>" if said else "")
+        + f"<details><summary>All scores and all differences</summary>{_table(scores, 'All scores')}"
+        + f"{_table(gaps, 'All differences')}</details>"
     )
-    return f'<tr><th scope="row">{escape(label)}</th>{cells}</tr>'
-
-
-def _interval(value: Data | None, kind: str, signed: bool) -> str:
-    if value is None or value["mean"] is None:
-        return "unscored"
-    shown = _number(value["mean"], kind, signed)
-    if value["low"] is not None:
-        low, high = _number(value["low"], kind, signed), _number(value["high"], kind, signed)
-        shown += f' <span class="ci">[{low}, {high}]</span>'
-    return shown + (f' <span class="ci">{value["unscored"]} unscored</span>' if value["unscored"] else "")
-
-
-def _number(value: float, kind: str, signed: bool) -> str:
-    if kind == "share":
-        text = f"{value * 100:+.1f}" if signed else f"{value * 100:.1f}"
-        return text.replace("-", "−") + " %"
-    size = abs(value)
-    digits = 0 if size >= 100 else 1 if size >= 10 else 2
-    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
-    return text.replace("-", "−")
-
-
-def _selectivity(data: Data) -> str:
-    items = []
-    for one in data["selectivity"]:
-        top = ", ".join(f"{feature} ({_number(change, 'number', True)})" for feature, change in one["top"])
-        items.append(
-            f"<p>Feature {one['feature']} is number {one['rank']} of {one['of']} by change of mean strength "
-            f"({_number(one['change'], 'number', True)}).</p><p>Changed most: {escape(top)}.</p>"
-        )
-    return f"<details><summary>How selective it was</summary>{''.join(items)}</details>" if items else ""
 
 
 def _samples(data: Data, number: int) -> str:
@@ -185,8 +143,7 @@ def _samples(data: Data, number: int) -> str:
     by_place: dict[tuple[int, int], dict[str, Data]] = {}
     for sample in data["samples"]:
         by_place.setdefault((sample["prompt"], sample["sample"]), {})[sample["arm"]] = sample
-    primary = [t["name"] for t in data["targets"]].index(data["primary"])
-    top = max((s for x in data["samples"] for s in x["strengths"][primary]), default=0.0)
+    primary, top = tables.place(data), tables.strongest(data)
     others = [arm["name"] for arm in data["arms"] if arm["name"] not in ("unsteered", "recipe")]
     out = [
         f"<h3>All samples</h3><p class='note'>None was picked. Bars show the strength of {escape(data['primary'])}.</p>"
@@ -209,9 +166,9 @@ def _samples(data: Data, number: int) -> str:
 def _text(data: Data, sample: Data, primary: int, top: float) -> str:
     body = "".join(token_mark(t, s, top) for t, s in zip(sample["tokens"], sample["strengths"][primary], strict=True))
     rate = sample["scores"].get(f"firing:{data['primary']}")
-    shown = "unscored" if rate is None else f"fires on {_number(rate, 'share', False)}"
+    shown = "unscored" if rate is None else f"fires on {tables.number(rate, 'share')}"
     prompt = escape(visible(data["made"]["prompts"][sample["prompt"]]))
-    label = escape(_label(data, sample["arm"]))
+    label = escape(tables.label(data, sample["arm"]))
     kind = " steered" if sample["arm"] == "recipe" else ""
     return (
         f'<figure class="text{kind}"><figcaption>{label} · <span class="ci">{shown}</span></figcaption>'
@@ -230,23 +187,9 @@ def token_mark(token: str, strength: float, top: float) -> str:
     return f'{lead}<mark style="--s:{share:.2f}" title="{strength:.4g}">{text[len(lead) :]}{bar}</mark>'
 
 
-def _label(data: Data, name: str) -> str:
-    return next((arm["label"] for arm in data["arms"] if arm["name"] == name), name)
-
-
 def _made(data: Data) -> str:
-    made = data["made"]
-    sampling = ", ".join(f"{k} {v}" for k, v in made["sampling"].items() if v is not None)
-    facts = {
-        "model": f"{made['model']} ({made['model_fingerprint'][:16]})",
-        "SAE": f"{made['sae']} ({made['sae_fingerprint'][:16]})",
-        "recipe": f"{made['recipe']} ({made['recipe_digest'][:16]})",
-        "seed": str(made["seed"]),
-        "sampling": sampling,
-        "versions": ", ".join(f"{k} {v}" for k, v in made["versions"].items()),
-    }
-    rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
-    return f"<details><summary>How it was made</summary><dl>{rows}</dl></details>"
+    rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in tables.made(data).items())
+    return f"<details><summary>How it was made</summary><dl>{rows}</dl></details>{again(data['made']['command'])}"
 
 
 def again(command: str) -> str:
