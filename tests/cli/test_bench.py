@@ -37,7 +37,7 @@ def test_a_dry_run_counts_and_writes_nothing(run: Any, tmp_path: Path) -> None:
     assert "7 units; left: 4 recipes to make, 7 units to write (at most 5,600 tokens), 8 to judge" in result.stdout
     assert not (tmp_path / "run").exists()
     told = json.loads(run(*words, "--dry-run", "--json").stdout)
-    assert told == {"units": 5, "recipes": 2, "tokens": 5 * 10 * 8 * 40, "judgements": 6}
+    assert told == {"units": 5, "recipes": 2, "tokens": 5 * 10 * 8 * 40, "judgements": 6, "seconds": None}
 
 
 def test_a_small_run_and_going_on_with_it(
@@ -53,6 +53,7 @@ def test_a_small_run_and_going_on_with_it(
     assert stopped.exit_code == 0, stopped.output
     assert "left: 2 recipes to make, 3 units to write" in stopped.stdout
     assert "goes on with" in stopped.stderr
+    assert not (tmp_path / "run" / "table.json").exists()
     done = run(*words)
     assert done.exit_code == 0, done.output
     table = json.loads((tmp_path / "run" / "table.json").read_text(encoding="utf-8"))

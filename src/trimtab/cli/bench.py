@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from trimtab.evidence.benchmark.concepts import Concept
     from trimtab.evidence.benchmark.run import Left
     from trimtab.evidence.benchmark.table import Table
+    from trimtab.evidence.benchmark.units import Unit
 
 EXAMPLES = """Examples:
 
@@ -84,7 +86,9 @@ def run(
     minutes: Annotated[
         float | None, typer.Option("--minutes", min=0, help="Stop after about so long; the same command goes on.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is left to do, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what is left to do, and how long it takes at the pace so far.")
+    ] = False,
     show_list: Annotated[bool, typer.Option("--list", help="List the methods, and stop.")] = False,
     device: o.Device = None,
     dtype: o.DtypeOption = None,
@@ -138,10 +142,11 @@ def run(
     from trimtab.evidence.benchmark.table import tabulate
 
     if not rest.nothing:
-        _say_left(rest, len(units), False)
+        _say_left(rest, len(units), as_json)
         say(f"the same command goes on with {folder}")
-        return
-    _report(tabulate(place, chosen, units), folder, as_json)
+    complete = [one for one in chosen if left(place, _of(one, units), [one], spec).nothing]
+    if complete:
+        _report(tabulate(place, complete, units), folder, as_json and rest.nothing)
 
 
 def _concepts(pairs: Path | None, names: list[str]) -> list[Concept]:
@@ -174,6 +179,10 @@ def _endpoint(url: str | None, model: str) -> Any:
     return None if url is None else Endpoint(url, model, os.environ.get("OPENAI_API_KEY"))
 
 
+def _of(concept: Concept, units: Sequence[Unit]) -> list[Unit]:
+    return [unit for unit in units if unit.concept in (None, concept.name)]
+
+
 def _say_left(rest: Left, units: int, as_json: bool) -> None:
     if as_json:
         print_json({"units": units, **rest.__dict__})
@@ -182,9 +191,12 @@ def _say_left(rest: Left, units: int, as_json: bool) -> None:
         f"{units:,} units; left: {rest.recipes:,} recipes to make, {rest.units:,} units to write (at most "
         f"{rest.tokens:,} tokens), {rest.judgements:,} to judge"
     )
+    if rest.seconds is not None and not rest.nothing:
+        print(f"about {rest.seconds / 60:.0f} minutes at the pace of this folder so far")
 
 
 def _report(table: Table, folder: Path, as_json: bool) -> None:
+    """Write the table of the concepts that are complete, and show it."""
     from trimtab.evidence.benchmark.table import picture
     from trimtab.files import write_file, write_json
 

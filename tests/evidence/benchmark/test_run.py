@@ -127,7 +127,7 @@ def test_an_interrupted_run_goes_on_and_more_may_be_added(
     few = units_of(["sea"], ["random", "feature by gain"], [0.3])
     folder = tmp_path / "run"
     first = left(Folder(folder), few, concepts[:1], SPEC)
-    assert first == Left(recipes=2, units=3, tokens=3 * 12 * 16, judgements=3)
+    assert first == Left(recipes=2, units=3, tokens=3 * 12 * 16, judgements=3, seconds=None)
     assert go(world, concepts[:1], folder, few, seconds=0) == first
     assert go(world, concepts[:1], folder, few).nothing
     kept = {path: path.read_bytes() for path in folder.rglob("*.json")}
@@ -137,10 +137,14 @@ def test_an_interrupted_run_goes_on_and_more_may_be_added(
         assert there == here
     (folder / "texts/sea/random@0.3.json").unlink()
     (folder / "scores/sea/random@0.3.json").unlink()
+    again = left(Folder(folder), few, concepts[:1], SPEC)
+    assert (again.recipes, again.units, again.judgements) == (0, 1, 1)
+    assert again.seconds is not None
+    assert 0 < again.seconds < 600
     more = units_of([one.name for one in concepts], ["random", "feature by gain", "pca"], [0.3])
     assert go(world, concepts, folder, more).nothing
     for path, was in kept.items():
-        if path.name not in ("benchmark.json",):
+        if path.name not in ("benchmark.json", "pace.json"):
             assert path.read_bytes() == was, path
     other = SPEC.model_copy(update={"samples": 7})
     with pytest.raises(MismatchError, match=r"other settings \(spec\)"):

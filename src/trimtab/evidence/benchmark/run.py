@@ -1,9 +1,13 @@
-"""The whole benchmark, in units that are complete or not there: make recipes, write texts, judge them."""
+"""The whole benchmark, in units that are complete or not there: make recipes, write texts, judge them.
+
+Concept by concept, so that a run that is stopped has some concepts complete.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +19,7 @@ from trimtab.evidence.benchmark.methods import METHODS
 from trimtab.evidence.benchmark.units import BenchSpec, Folder, Unit
 from trimtab.evidence.benchmark.write import groups, write_units
 from trimtab.evidence.trace import refuse_edited
+from trimtab.files import read_json, write_json
 from trimtab.find.gain import Curvature
 from trimtab.sae.load import check_fits
 from trimtab.spec import Site
@@ -24,17 +29,24 @@ if TYPE_CHECKING:
     from trimtab.lm.model import Model
     from trimtab.sae.sae import SAE
 
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[str, float, float, str], None]
+"""Called with a title, how many steps are done, how many there are, and what is being done."""
+
+PACE = "pace"
 
 
 @dataclass(frozen=True)
 class Left:
-    """What is still to do: recipes to make, units and tokens (at most) to write, units to judge."""
+    """What is still to do: recipes to make, units and tokens (at most) to write, units to judge.
+
+    seconds: how long that takes at the pace of the folder so far; None where it has none yet.
+    """
 
     recipes: int
     units: int
     tokens: int
     judgements: int
+    seconds: float | None = None
 
     @property
     def nothing(self) -> bool:
@@ -45,9 +57,16 @@ class Left:
 def left(folder: Folder, units: Sequence[Unit], concepts: Sequence[Concept], spec: BenchSpec) -> Left:
     """What a run would still have to do."""
     texts = len(_to_write(folder, units))
+    counts = {
+        "recipes": len(_to_make(folder, units)),
+        "units": texts,
+        "judgements": sum(not folder.file("scores", path).exists() for path, *_ in _judgements(units, concepts)),
+    }
+    pace = _pace(folder)
+    known = all(kind in pace for kind, n in counts.items() if n)
+    seconds = sum(n * pace[kind][1] / pace[kind][0] for kind, n in counts.items() if n) if known else None
     tokens = texts * len(spec.prompts) * spec.samples * spec.sampling.max_new_tokens
-    judgements = sum(not folder.file("scores", path).exists() for path, *_ in _judgements(units, concepts))
-    return Left(len(_to_make(folder, units)), texts, tokens, judgements)
+    return Left(counts["recipes"], texts, tokens, counts["judgements"], seconds)
 
 
 def run(
@@ -74,68 +93,92 @@ def run(
         check_fits(sae, model)
     refuse_edited(model)
     folder.open(model, saes, spec, concepts)
-    until = time.monotonic() + (float("inf") if seconds is None else seconds)
-    say = progress or (lambda *_: None)
-    by_name = {concept.name: concept for concept in concepts}
-    _make_all(model, saes, folder, spec, by_name, units, until, say)
-    _write_all(model, saes, folder, spec, by_name, units, until, say)
-    _judge_all(Bench(model, tuple(saes), folder, spec, witness, independent, endpoint), concepts, units, until, say)
+    bench = Bench(model, tuple(saes), folder, spec, witness, independent, endpoint)
+    now = _Now(folder, left(folder, units, concepts, spec), seconds, progress)
+    curves: dict[Site, Curvature] = {}
+    for concept in concepts:
+        mine = [unit for unit in units if unit.concept in (None, concept.name)]
+        _make_all(bench, concept, mine, curves, now)
+        _write_all(bench, concept, mine, now)
+        _judge_all(bench, concept, mine, now)
     return left(folder, units, concepts, spec)
 
 
-def _make_all(
-    model: Model, saes: Sequence[SAE], folder: Folder, spec: BenchSpec, concepts: dict[str, Concept],
-    units: Sequence[Unit], until: float, say: Progress,
-) -> None:  # fmt: skip
-    wanted = _to_make(folder, units)
-    done, kit = 0, None
-    if not wanted or time.monotonic() > until:
+class _Now:
+    """Where a run stands: its steps, its pace, and whether there is time for more."""
+
+    def __init__(self, folder: Folder, rest: Left, seconds: float | None, progress: Progress | None) -> None:
+        self.folder, self.progress = folder, progress
+        self.done, self.steps = 0, rest.recipes + rest.units + rest.judgements
+        self.until = None if seconds is None else time.monotonic() + seconds
+        self.pace = _pace(folder)
+
+    @property
+    def late(self) -> bool:
+        return self.until is not None and time.monotonic() >= self.until
+
+    def say(self, what: str, part: float = 0.0) -> None:
+        if self.progress is not None:
+            self.progress("benchmark", self.done + part, self.steps, what)
+
+    @contextmanager
+    def doing(self, kind: str, n: int, what: str) -> Iterator[None]:
+        """Around `n` steps of one kind: what is said meanwhile, and how long they take."""
+        self.say(what)
+        began = time.monotonic()
+        yield
+        count, spent = self.pace.get(kind, (0, 0.0))
+        self.pace[kind] = (count + n, spent + time.monotonic() - began)
+        write_json(self.folder.file("", PACE), self.pace)
+        self.done += n
+        self.say(what)
+
+
+def _make_all(bench: Bench, concept: Concept, units: Sequence[Unit], curves: dict[Site, Curvature], now: _Now) -> None:
+    wanted = _to_make(bench.folder, units)
+    if not wanted or now.late:
         return
-    curves: dict[Site, Curvature] = {}
-    texts = dose_texts(folder, model, spec.seed)
-    for concept, method in dict.fromkeys((unit.concept, unit.method) for unit in wanted):
-        if time.monotonic() > until:
+    texts = dose_texts(bench.folder, bench.model, bench.spec.seed)
+    kit = Kit(bench.model, bench.saes, concept, curves, bench.spec.seed)
+    for method in dict.fromkeys(unit.method for unit in wanted):
+        if now.late:
             return
-        assert concept is not None
-        if kit is None or kit.concept.name != concept:
-            kit = Kit(model, tuple(saes), concepts[concept], curves, spec.seed)
-        say("making", done, len(wanted))
-        mine = [unit for unit in wanted if (unit.concept, unit.method) == (concept, method)]
-        make(folder, kit, method, mine, texts)
-        done += len(mine)
-        say("making", done, len(wanted))
+        mine = [unit for unit in wanted if unit.method == method]
+        with now.doing("recipes", len(mine), f"{concept.name}: making {method}"):
+            make(bench.folder, kit, method, mine, texts)
 
 
-def _write_all(
-    model: Model, saes: Sequence[SAE], folder: Folder, spec: BenchSpec, concepts: dict[str, Concept],
-    units: Sequence[Unit], until: float, say: Progress,
-) -> None:  # fmt: skip
+def _write_all(bench: Bench, concept: Concept, units: Sequence[Unit], now: _Now) -> None:
+    folder, spec = bench.folder, bench.spec
     wanted = [unit for unit in _to_write(folder, units) if unit.budget is None or _is_made(folder, unit)]
-    each = len(spec.prompts) * spec.samples * spec.sampling.max_new_tokens
-    done = 0
     for group in groups(wanted, spec):
-        if time.monotonic() > until:
+        if now.late:
             return
-        after = each * len(wanted) - done - each * len(group)
-
-        def show(_: str, tokens: int, total: int, done: int = done, after: int = after) -> None:
-            say("writing", done + tokens, done + total + after)
-
-        write_units(model, folder, spec, {unit: recipe_of(folder, unit, saes) for unit in group}, concepts, show)
-        done += each * len(group)
+        what = f"{concept.name}: writing"
+        with now.doing("units", len(group), what):
+            recipes = {unit: recipe_of(folder, unit, bench.saes) for unit in group}
+            write_units(bench.model, folder, spec, recipes, concept, _shown(now, what, len(group)))
 
 
-def _judge_all(bench: Bench, concepts: Sequence[Concept], units: Sequence[Unit], until: float, say: Progress) -> None:
-    places = _judgements(units, concepts)
-    wanted = [
-        one for one in places if not bench.folder.file("scores", one[0]).exists() and _is_written(bench.folder, one[2])
-    ]
-    for done, (path, concept, unit) in enumerate(wanted):
-        if time.monotonic() > until:
+def _shown(now: _Now, what: str, steps: int) -> Callable[[str, int, int], None]:
+    """Tokens written as a part of `steps`."""
+    return lambda _, tokens, of: now.say(what, steps * tokens / max(1, of))
+
+
+def _judge_all(bench: Bench, concept: Concept, units: Sequence[Unit], now: _Now) -> None:
+    for path, _, unit in _judgements(units, [concept]):
+        if bench.folder.file("scores", path).exists() or not _is_written(bench.folder, unit):
+            continue
+        if now.late:
             return
-        say("judging", done, len(wanted))
-        judge_unit(bench, path, concept, unit)
-        say("judging", done + 1, len(wanted))
+        with now.doing("judgements", 1, f"{concept.name}: judging {unit.method}"):
+            judge_unit(bench, path, concept, unit)
+
+
+def _pace(folder: Folder) -> dict[str, tuple[int, float]]:
+    """Steps and seconds of each kind so far."""
+    path = folder.file("", PACE)
+    return {kind: (int(n), float(spent)) for kind, (n, spent) in read_json(path).items()} if path.exists() else {}
 
 
 def _judgements(units: Sequence[Unit], concepts: Sequence[Concept]) -> list[tuple[str, Concept, Unit]]:

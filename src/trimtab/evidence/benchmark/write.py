@@ -31,16 +31,16 @@ def write_units(
     folder: Folder,
     spec: BenchSpec,
     units: Mapping[Unit, Recipe | None],
-    concepts: Mapping[str, Concept],
+    concept: Concept,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> None:
-    """Write all texts of `units` (with the recipe of each), then store each unit.
+    """Write all texts of `units` of one concept (with the recipe of each), then store each unit.
 
     A prompt and a sample number give the same random numbers in every unit. Of a rewritten prompt only the opener that
     it ends in is stored, so that judges, and the unsteered model, read its texts like all others.
     """
     places = [(unit, opener, sample) for unit in units for opener in spec.prompts for sample in range(spec.samples)]
-    lines = [Line(_prompt(unit, opener, concepts, spec), sample, units[unit]) for unit, opener, sample in places]
+    lines = [Line(_prompt(unit, opener, concept, spec), sample, units[unit]) for unit, opener, sample in places]
     written = write(model, lines, spec.sampling, spec.seed, progress)
     openers = {opener: model.encode_prompt(opener) for opener in spec.prompts}
     texts: dict[Unit, list[dict[str, Any]]] = {unit: [] for unit in units}
@@ -68,8 +68,8 @@ def read_texts(folder: Folder, unit: Unit, spec: BenchSpec) -> list[Record]:
     ]  # fmt: skip
 
 
-def _prompt(unit: Unit, opener: str, concepts: Mapping[str, Concept], spec: BenchSpec) -> str:
+def _prompt(unit: Unit, opener: str, concept: Concept, spec: BenchSpec) -> str:
     rewrite = METHODS[unit.method].prompt
     if rewrite is None or unit.concept is None:
         return opener
-    return rewrite(concepts[unit.concept], opener, spec.seed)
+    return rewrite(concept, opener, spec.seed)
