@@ -12,6 +12,7 @@ from sklearn.metrics import matthews_corrcoef
 from trimtab.errors import InputError
 from trimtab.find.cluster import cluster
 from trimtab.find.contrast import collect
+from trimtab.find.decoder import decoder_clusters, overlap
 from trimtab.find.grouping import METHODS, agglomerative, components, decoder_components, hdbscan
 from trimtab.find.pairs import ContrastSet
 from trimtab.find.similarity import Similarity, jaccard, phi, similarities
@@ -123,3 +124,32 @@ def test_jaccard_counts_texts() -> None:
     fires = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]], dtype=bool)
     assert jaccard(fires)[0, 1] == pytest.approx(2 / 4)
     assert jaccard(fires)[0, 2] == 0.0
+
+
+def test_rings_of_weekdays_and_months_are_the_largest_clusters() -> None:
+    rows, groups = rings()
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))
+    lengths = 0.5 + torch.rand(len(rows), 1, generator=torch.Generator().manual_seed(2))
+    W_dec = (rows * lengths)[order]
+    place = {int(old): new for new, old in enumerate(order)}
+    found = decoder_clusters(W_dec)
+    for one, group in zip(found, sorted(groups, key=len, reverse=True), strict=False):
+        assert sorted(one.features) == sorted(place[i] for i in group)
+        unit = torch.nn.functional.normalize(W_dec[list(one.features)], dim=-1)
+        cosines = (unit @ unit.T).numpy()[~np.eye(len(unit), dtype=bool)]
+        assert one.cosine == pytest.approx(float(cosines.mean()), abs=1e-5)
+        near = [float(row.mean()) for row in unit @ unit.T]
+        assert max(np.diff(near)) < 1e-5  # those nearest to the middle first
+    assert sum(len(one.features) for one in found) == sum(map(len, groups))
+
+
+def test_overlap_is_shared_over_all() -> None:
+    assert overlap([1, 2, 3], [2, 3, 4, 5]) == (2, 0.4)
+    assert overlap([], []) == (0, 0.0)
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(InputError, match="between 0 and 1"):
+        decoder_clusters(torch.eye(4), threshold=1.0)
+    with pytest.raises(InputError, match="at least 1 neighbour"):
+        decoder_clusters(torch.eye(4), neighbours=0)

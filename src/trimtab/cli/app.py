@@ -11,6 +11,7 @@ from trimtab import __version__
 from trimtab.cli import (
     ask,
     bench,
+    clusters,
     corpus,
     demo,
     feature,
@@ -28,7 +29,24 @@ from trimtab.cli import (
 from trimtab.cli.console import WORDS, complain
 from trimtab.errors import TrimtabError
 
-COMMANDS = (demo, pairs, find, steer, verify, ask, bench, sweep, train, corpus, index, features, feature, models, saes)
+COMMANDS = (
+    demo,
+    pairs,
+    find,
+    steer,
+    verify,
+    ask,
+    bench,
+    sweep,
+    train,
+    corpus,
+    index,
+    features,
+    feature,
+    clusters,
+    models,
+    saes,
+)
 
 
 class Commands(TyperGroup):
