@@ -10,6 +10,8 @@ import numpy.typing as npt
 from scipy.special import stdtr, stdtrit
 
 from trimtab.errors import InputError
+from trimtab.lm.ngrams import distinct as distinct
+from trimtab.lm.ngrams import repetition as repetition
 from trimtab.spec import Spec
 
 Floats = npt.NDArray[np.float64]
@@ -120,18 +122,6 @@ def holm(p: Mapping[str, float | None]) -> dict[str, float | None]:
         largest = max(largest, min(1.0, value * (len(made) - place)))
         out[key] = largest
     return out
-
-
-def distinct(tokens: Sequence[int], n: int = 2) -> float | None:
-    """Share of the n-grams of `tokens` that are different from each other (Li et al. 2016); None if there are none."""
-    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
-    return len(set(grams)) / len(grams) if grams else None
-
-
-def repetition(tokens: Sequence[int], n: int = 4) -> float | None:
-    """Share of the n-grams that occurred before in the same text (Welleck et al. 2020); None when there are none."""
-    unlike = distinct(tokens, n)
-    return None if unlike is None else 1 - unlike
 
 
 def _unlike(values: Floats) -> int:

@@ -96,6 +96,7 @@ def edit(
     positions: Callable[[], Positions] | None = None,
     record: bool = True,
     must_act: bool = True,
+    fan_out: int | None = None,
 ) -> Iterator[Receipt]:
     """Edit the residual stream in every forward pass made inside the context; yields the `Receipt`.
 
@@ -103,6 +104,8 @@ def edit(
     per prompt), each row's edits are repeated in place. `positions` replaces the clock: it is called once per forward
     pass and says where every token stands. Contexts may be nested; the inner one's changes are made first.
     `must_act=False` is for callers that see only a part of a sequence and check the scopes themselves.
+    `fan_out`: the forward pass is given one row, which becomes this many at the first site that is edited; so rows that
+    differ in their edits alone share the blocks before it. Needs `positions`, and a pass without cache and padding.
 
     Raises `InputError` for an unknown site, a row out of range, a change of the wrong shape or that is not finite,
     and, when the context ends, for an edit whose scope selected no position of any forward pass; `UnsupportedError`
@@ -118,7 +121,7 @@ def edit(
         if by_site:
             clock.attach(handles)
         for site, here in by_site.items():
-            handles.append(_hook(model, site, _editor(model, site, here, batch, clock, receipt), first=True))
+            handles.append(_hook(model, site, _editor(model, site, here, batch, clock, receipt, fan_out), first=True))
         yield receipt
     finally:
         for handle in reversed(handles):
@@ -169,9 +172,17 @@ def _hook(model: Model, site: Site, use: Callable[[Tensor], Tensor | None], *, f
 
 
 def _editor(
-    model: Model, site: Site, edits: list[_Edit], batch: int | None, clock: Clock, receipt: Receipt
+    model: Model,
+    site: Site,
+    edits: list[_Edit],
+    batch: int | None,
+    clock: Clock,
+    receipt: Receipt,
+    fan_out: int | None,
 ) -> Callable[[Tensor], Tensor]:
     def apply(h: Tensor) -> Tensor:
+        if fan_out is not None and len(h) == 1:
+            h = h.expand(fan_out, -1, -1)
         now = clock.now(h, site)
         beams = _beams(h.shape[0], batch)
         residual = h.float()

@@ -1,231 +1,162 @@
-"""The dose: how strongly to apply a recipe, chosen from what its strength was measured to cost.
+"""The dose: how strongly to apply a recipe, chosen from what its strength was measured to do.
 
-    curve = measure_dose(model, recipe)
     chosen = choose(model, recipe, "kl=0.5")
     generate(model, "Once upon a time", chosen.recipe)
 
-A recipe is taken as a direction: `scaled(recipe, factor)` makes it stronger or weaker, and the dose is a factor. The
-cost is the mean KL(steered || unsteered) per token on neutral texts, see `trimtab.steer.kl`.
+    curve = measure_dose(model, recipe, sae=sae)   # cost, perplexity, repetition and response by strength
+
+docs/dose.md says how each number is defined, and how well a dose holds on texts that it was not chosen on.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from trimtab.errors import InputError
-from trimtab.spec import Dose, finite
-from trimtab.steer.kl import kl_by_text
+from trimtab.spec import Dose
+from trimtab.steer.dose_curve import Chosen, DoseCurve, DosePoint
+from trimtab.steer.dose_texts import Progress, Texts, write_and_read
 from trimtab.steer.neutral import NEUTRAL
-from trimtab.steer.recipe import Recipe
+from trimtab.steer.strength import Cost, costs, crossing, factors_for_kl, rough_costs, scaled
 
 if TYPE_CHECKING:
     from trimtab.lm.model import Model
-    from trimtab.steer.build import Edit
+    from trimtab.sae.sae import SAE
+    from trimtab.steer.recipe import Recipe
 
-TOLERANCE = 0.03
-"""A dose has been found when its measured KL is within this share of the budget."""
+LADDER = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""The costs, in nats per token, at about which a curve has its points."""
 
-TEXT_TOKENS = 48
-PLACES = 8
-"""Of each neutral text the first `TEXT_TOKENS` tokens are read, and predictions compared at `PLACES` of them."""
-
-_FEW, _FEW_TOKENS, _FEW_PLACES = 8, 24, 4  # texts, tokens and places for a first, rough look
-_WIDEST = 2.0**24
-_ROUGH = tuple(2.0**k for k in range(-4, 5))
-_ROUNDS = 8
+TEXTS = 16
+"""Texts written at each strength: the beginnings of the first neutral texts, continued."""
 
 
-@dataclass(frozen=True)
-class Cost:
-    """The cost of one strength: mean KL in nats per token, and its standard error over the texts."""
-
-    factor: float
-    kl: float
-    error: float
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """A dose that was chosen: `recipe` is the one asked about, times `factor`, and costs `kl` nats per token.
-
-    `said` is the choice in one sentence, for people.
-    """
-
-    factor: float
-    recipe: Recipe
-    kl: float
-    said: str
-
-
-def scaled(recipe: Recipe, factor: float) -> Recipe:
-    """The recipe made `factor` times as strong; 1 leaves it as it is.
-
-    Strengths of `add` and `vector`, and targets of `clamp`, `min` and `project`, are multiplied. `scale` by s becomes
-    scale by 1 + factor * (s - 1). A ceiling (`max`) is divided, since a lower one is stronger. Raises `InputError` for
-    `ablate` and for a projection to 0, which have no strength.
-    """
-    number = finite(factor, "The factor of a dose")
-    about = recipe.about.model_copy(update={"evidence": {}})
-    return Recipe(tuple(_scaled(edit, number) for edit in recipe.edits), about)
-
-
-def _scaled(edit: Edit, factor: float) -> Edit:
-    spec = edit.spec
-    if spec.op == "ablate" or (spec.op == "project" and spec.strengths[0] == 0):
-        what = "ablate sets a feature to 0" if spec.op == "ablate" else "projecting to 0 removes a direction"
-        raise InputError(
-            f"There is no dose to choose: {what}, which is done or not done. To go part of the way, use "
-            + ("scale with a factor between 0 and 1." if spec.op == "ablate" else "project with a target, or vector.")
-        )
-    if spec.op == "scale":
-        strengths = tuple(1 + factor * (s - 1) for s in spec.strengths)
-    elif spec.op == "max":
-        if factor <= 0:
-            raise InputError(f"The strength of a ceiling (max) is multiplied by a number above 0, not {factor:g}.")
-        strengths = tuple(s / factor for s in spec.strengths)
-    else:
-        strengths = tuple(s * factor for s in spec.strengths)
-    strengths = tuple(finite(s, "The multiplied strength") for s in strengths)
-    return replace(edit, spec=spec.model_copy(update={"strengths": strengths}))
-
-
-def costs(
+def measure_dose(
     model: Model,
     recipe: Recipe,
-    factors: Sequence[float],
+    factors: Sequence[float] | None = None,
     prompts: Sequence[str] = NEUTRAL,
     *,
-    tokens: int = TEXT_TOKENS,
-    places: int = PLACES,
-) -> list[Cost]:
-    """The cost of the recipe at each factor, all in one batch with a row each.
+    sae: SAE | None = None,
+    texts: int = TEXTS,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> DoseCurve:
+    """What the recipe costs and does at each of `factors` (None: on both sides of 0, at about the costs of `LADDER`).
 
-    Raises `InputError` when there is nothing to measure, or when the recipe's scopes select no token of any text.
+    Costs are measured on all `prompts`, one row a factor in each batch. `texts` of their beginnings are then continued
+    at every factor (0: none), read by the unsteered model, and with `sae` for what the recipe's features do in them.
+    Raises `InputError` for a recipe without a strength, see `scaled`, and for scopes that select no token.
     """
-    if not prompts or not factors:
-        raise InputError("A dose needs at least one strength and one neutral text.")
-    found = costs_of(model, [scaled(recipe, factor) for factor in factors], prompts, tokens=tokens, places=places)
-    return [replace(cost, factor=factor) for cost, factor in zip(found, factors, strict=True)]
+    if factors is None:
+        factors = sorted(f for sign in _signs(recipe) for f in ladder(model, recipe, prompts, sign))
+    else:
+        factors = sorted(dict.fromkeys(float(f) for f in factors))
+    if progress is not None:
+        progress("measuring", 0, len(factors))
+    cost = costs(model, recipe, factors, prompts)
+    if progress is not None:
+        progress("measuring", len(factors), len(factors))
+    if not texts:
+        return DoseCurve(recipe, tuple(DosePoint(c.factor, c.kl, c.error) for c in cost), None)
+    features = list(recipe.features_of(sae)) if sae is not None else []
+    recipes = [None, *(scaled(recipe, factor) for factor in factors)]
+    plain, *steered = write_and_read(model, recipes, prompts[:texts], sae, features, seed=seed, progress=progress)
+    return DoseCurve(recipe, tuple(_point(c, t, plain) for c, t in zip(cost, steered, strict=True)), plain)
 
 
-def costs_of(
-    model: Model,
-    recipes: Sequence[Recipe],
-    prompts: Sequence[str] = NEUTRAL,
-    *,
-    tokens: int = TEXT_TOKENS,
-    places: int = PLACES,
-) -> list[Cost]:
-    """The cost of each of several recipes, as they are (`factor` is 1)."""
-    ids = [model.encode_prompt(text)[:tokens] for text in prompts]
-    sums, counts = kl_by_text(model, recipes, ids, places)
-    out = []
-    for total, count in zip(sums, counts, strict=True):
-        if not bool(count.any()):
-            longest = max(map(len, ids))
-            raise InputError(
-                f"The cost of this recipe cannot be measured: its scope selects none of the tokens of the neutral "
-                f"texts, of which the first {longest} are read."
-            )
-        mean = float(total.sum() / count.sum())
-        n = int((count > 0).sum())
-        spread = float(((total - mean * count).square().sum() * n / max(1, n - 1)).sqrt() / count.sum())
-        out.append(Cost(1.0, mean, spread))
-    return out
-
-
-def factor_for_kl(
-    model: Model, recipe: Recipe, kl: float, prompts: Sequence[str] = NEUTRAL, tolerance: float = TOLERANCE
-) -> Cost:
-    """The smallest factor above 0 at which the recipe costs `kl` nats per token, within `tolerance`, as measured.
-
-    A few texts show roughly where the cost first passes the budget; there it is measured on all of them, between
-    points that close in. The cost need not grow steadily: of several crossings it is the first of those that the
-    rough look could see. Raises `InputError` when the cost never reaches the budget, or never falls to it.
-    """
-    if not finite(kl, "The KL to reach") > 0:
-        raise InputError(f"The KL to reach must be above 0, not {kl:g}.")
-    if scaled(recipe, 2.0) == recipe:
-        raise InputError("The strengths of this recipe are all 0, so there is nothing to multiply.")
-    rough = _rough_crossing(model, recipe, kl, prompts[:_FEW])
-    known: list[Cost] = []
-    wanted = [rough / 1.2, rough, rough * 1.2]
-    for _ in range(_ROUNDS):
-        known = sorted([*known, *costs(model, recipe, wanted, prompts)], key=lambda cost: cost.factor)
-        best = min(known, key=lambda cost: abs(cost.kl - kl))
-        if abs(best.kl / kl - 1) <= tolerance:
-            return best
-        wanted = [_crossing(known, kl) or _beyond(known, kl)]
-    if best.kl < kl / 2 or best.kl > kl * 2:
-        raise InputError(
-            f"No strength of this recipe costs {kl:g} nats per token; the nearest, {best.factor:g} times what was "
-            f"given, costs {best.kl:.3g}."
-        )
-    return best
-
-
-def _rough_crossing(model: Model, recipe: Recipe, kl: float, prompts: Sequence[str]) -> float:
-    """About where the cost first passes `kl`, seen on a few short texts; grids of powers of 2, up or down."""
-    known: list[Cost] = []
-    wanted = _ROUGH
-    while True:
-        new = costs(model, recipe, wanted, prompts, tokens=_FEW_TOKENS, places=_FEW_PLACES)
-        known = sorted([*known, *new], key=lambda cost: cost.factor)
-        found = _crossing(known, kl)
-        if found is not None:
-            return found
-        first, last = known[0], known[-1]
-        flat = abs(new[-1].kl - new[0].kl) < 0.02 * new[0].kl and new[0].kl > 1e-4
-        if last.kl < kl:
-            if flat or last.factor > _WIDEST:
-                raise InputError(
-                    f"No strength of this recipe costs {kl:g} nats per token: at {last.factor:g} times what was given "
-                    f"it costs {last.kl:.3g}, and more strength adds nothing."
-                )
-            wanted = tuple(last.factor * 2.0**k for k in range(1, 7))
-        else:
-            if flat or first.factor < 1 / _WIDEST:
-                raise InputError(
-                    f"Every strength of this recipe costs more than {kl:g} nats per token: at {first.factor:g} times "
-                    f"what was given it still costs {first.kl:.3g}."
-                )
-            wanted = tuple(first.factor * 2.0**k for k in range(-6, 0))
-
-
-def _crossing(known: Sequence[Cost], kl: float) -> float | None:
-    """Where the line between two neighbours first passes `kl`, on logarithmic scales; None when it does not."""
-    for low, high in pairwise(known):
-        if low.kl < kl <= high.kl:
-            if low.kl <= 0:
-                return (low.factor + high.factor) / 2
-            share = math.log(kl / low.kl) / math.log(high.kl / low.kl)
-            return low.factor * (high.factor / low.factor) ** share
-    return None
-
-
-def _beyond(known: Sequence[Cost], kl: float) -> float:
-    """A little beyond the points that are known, where the cost may pass `kl` if it goes with the square."""
-    edge = known[-1] if known[-1].kl < kl else known[0]
-    step = math.sqrt(kl / max(edge.kl, 1e-12))
-    return edge.factor * min(max(step**1.1, 1 / 4), 4.0)
+def ladder(
+    model: Model, recipe: Recipe, prompts: Sequence[str] = NEUTRAL, sign: int = 1, budgets: Sequence[float] = LADDER
+) -> list[float]:
+    """The factors of one sign at which the recipe costs about `budgets`; those that it cannot cost are left out."""
+    seen = rough_costs(model, scaled(recipe, sign), min(budgets), max(budgets), prompts)
+    found = [crossing(seen, kl) for kl in budgets]
+    return [sign * factor for factor in dict.fromkeys(found) if factor is not None] or [float(sign)]
 
 
 def choose(
     model: Model,
     recipe: Recipe,
     dose: Dose | str,
-    *,
     prompts: Sequence[str] = NEUTRAL,
+    *,
+    sae: SAE | None = None,
+    texts: int = 0,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Chosen:
-    """The recipe at the strength that `dose` asks for: `"kl=0.5"`, or a `Dose`."""
+    """The recipe at the strength that `dose` asks for: `"kl=0.5"`, `"ppl=1.2"` or `"auto"`, or a `Dose`.
+
+    The recipe's own strengths matter only by their proportions and signs. `kl` needs no texts; with `texts` above 0
+    that many are written at each strength all the same, and the safe range is known. `ppl` and `auto` write at least
+    `TEXTS`.
+    `auto` takes the end of the safe range, as far as the curve goes; where nothing is safe, its weakest strength.
+    Raises `InputError` for a recipe without a strength, and for a budget that no strength of it meets.
+    """
     wanted = Dose.of(dose)
-    if wanted.measure != "kl" or wanted.budget is None:
-        raise InputError(f"Only a dose kl=NUMBER can be chosen here, not {wanted}.")
-    cost = factor_for_kl(model, recipe, wanted.budget, prompts)
-    chosen = scaled(recipe, cost.factor)
-    said = f"{chosen!r} costs {cost.kl:.2f} nats per token (standard error {cost.error:.2f})."
-    return Chosen(cost.factor, chosen, cost.kl, said)
+    point = None
+    if wanted.measure == "kl" and wanted.budget is not None:
+        (cost,) = factors_for_kl(model, recipe, [wanted.budget], prompts)
+        point = DosePoint(cost.factor, cost.kl, cost.error)
+        if not texts:
+            return _chosen(wanted, recipe, point, None)
+    factors = ladder(model, recipe, prompts)
+    most = texts if point else max(texts, TEXTS)
+    curve = measure_dose(model, recipe, factors, prompts, sae=sae, texts=most, seed=seed, progress=progress)
+    if wanted.measure == "ppl" and wanted.budget is not None:
+        guess = _ppl_crossing(curve, wanted.budget)
+        around = [guess / 1.2, guess, guess * 1.2]
+        near = measure_dose(
+            model, recipe, around, prompts, sae=sae, texts=len(prompts), seed=seed, progress=progress
+        ).points
+        point = min(near, key=lambda one: abs(math.log((one.perplexity or math.inf) / (wanted.budget or 1))))
+    return _chosen(wanted, recipe, point or curve.at(curve.safe_range[1] or curve.points[0].factor), curve)
+
+
+def _ppl_crossing(curve: DoseCurve, ratio: float) -> float:
+    """The factor at which the perplexity first passes `ratio` times that of unsteered text."""
+    seen = [Cost(p.factor, math.log(p.perplexity), 0.0) for p in curve.points if p.perplexity is not None]
+    if seen[0].kl >= math.log(ratio):
+        return seen[0].factor * math.log(ratio) / seen[0].kl
+    found = crossing(seen, math.log(ratio))
+    if found is None:
+        most = max(seen, key=lambda one: one.kl)
+        raise InputError(
+            f"No strength of this recipe makes text {ratio:g} times as perplexing: the most was "
+            f"{math.exp(most.kl):.3g} times, at {most.factor:.3g} times what was given."
+        )
+    return found
+
+
+def _chosen(wanted: Dose, recipe: Recipe, point: DosePoint, curve: DoseCurve | None) -> Chosen:
+    chosen = scaled(recipe, point.factor)
+    parts = [f"{chosen!r}, for the dose {wanted}: KL {point.kl:.2f} nats per token"]
+    if point.perplexity is not None:
+        parts.append(f", perplexity {point.perplexity:.2f} times that of unsteered text")
+    if curve is not None:
+        parts.append(". " + _range_in_words(curve))
+    return Chosen(point.factor, chosen, point.kl, "".join(parts) + ("" if curve else "."), curve)
+
+
+def _range_in_words(curve: DoseCurve) -> str:
+    """Where text stays readable and where it collapses, by factor relative to nothing but the recipe as given."""
+    end, broken = curve.safe_range[1], curve.collapse[1]
+    if end:
+        said = f"Text stays safe up to {end:.3g} times the strengths given (KL {curve.at(end).kl:.2f})"
+    else:
+        said = f"No strength that was tried is safe (the weakest, {curve.points[0].factor:.3g} times, is not)"
+    if broken is None:
+        return said + " and did not collapse at any strength that was tried."
+    return said + f" and collapses at {broken:.3g} times (KL {curve.at(broken).kl:.2f})."
+
+
+def _point(cost: Cost, steered: Texts, plain: Texts) -> DosePoint:
+    ratio = math.exp(min(steered.nats - plain.nats, 50.0))
+    return DosePoint(cost.factor, cost.kl, cost.error, ratio, steered.repetition, steered.response)
+
+
+def _signs(recipe: Recipe) -> tuple[int, ...]:
+    """A ceiling cannot be turned round, and a floor below 0 does nothing."""
+    return (1,) if any(edit.spec.op in ("min", "max") for edit in recipe.edits) else (-1, 1)

@@ -64,12 +64,13 @@ def _divergences(
 ) -> Tensor:
     """KL [recipes, places] at the tokens `looked` [places] of one text."""
     n = len(recipes) + 1
-    ids = torch.tensor(row, device=model.device).expand(n, -1)
+    ids = torch.tensor([list(row)], device=model.device)
     batch = Positions(*(part.expand(n, -1) for part in (now.absolute, now.generated, now.real, now.bos)))
     edits = type(recipes[0]).compile_rows([None, *recipes], model)
-    with edit(model, edits, positions=lambda: batch, record=False, must_act=False):
-        out = model.hf.base_model(input_ids=ids, position_ids=batch.absolute.to(model.device), use_cache=False)
-    hidden = out.last_hidden_state[:, looked.to(out.last_hidden_state.device)]  # [n, places, d]
+    with edit(model, edits, positions=lambda: batch, record=False, must_act=False, fan_out=n):
+        out = model.hf.base_model(input_ids=ids, use_cache=False)
+    last = out.last_hidden_state.expand(n, -1, -1)  # still one row where no recipe of these changes anything
+    hidden = last[:, looked.to(last.device)]  # [n, places, d]
     found = torch.zeros(len(recipes), len(looked), dtype=torch.float64)
     step = max(1, len(head.values) // n)
     for start in range(0, len(looked), step):

@@ -1,0 +1,167 @@
+"""Is the chosen dose right? Strengths chosen on the neutral texts, measured on texts that nobody chose.
+
+    python bench/dose.py FOLDER --texts corpus.jsonl.gz [--stage kl|texts]   # resumable: one file a recipe in FOLDER
+    python bench/dose.py FOLDER --out bench/results/dose.json                # put together what is there
+
+Forty recipes, drawn by a fixed seed: single live features of the SAE added (20, of them 8 with a negative sign) and
+clamped (8), the four features with the largest effect size on a shipped contrast set (6), and the mean difference of
+residuals of a contrast set (6, of them 3 turned round). `--stage kl`: the strength for each budget, and what it costs
+on the unseen texts, at all of their tokens alike. `--stage texts`: the dose curve with written texts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import about
+
+from trimtab import Recipe, open_model, open_sae
+from trimtab.files import write_json
+from trimtab.find.select import select
+from trimtab.find.sources import shipped
+from trimtab.lm.model import Model
+from trimtab.lm.reading import residuals
+from trimtab.lm.texts import iter_texts
+from trimtab.sae.sae import SAE
+from trimtab.steer.dose import ladder, measure_dose
+from trimtab.steer.strength import PLACES, TEXT_TOKENS, costs, factors_for_kl
+
+BUDGETS = (0.1, 0.5, 1.0)
+CONCEPTS = ("food", "love", "money", "sea", "tense", "war")
+UNSEEN = 96
+WITHIN = 0.2
+
+
+def recipes(model: Model, sae: SAE) -> list[tuple[str, str]]:
+    """(kind, what) of the forty, in an order in which every first part has all kinds; `build` makes them."""
+    assert sae.density is not None
+    assert sae.max_act is not None
+    live = torch.nonzero((sae.density > 0) & (sae.max_act > 0))[:, 0].tolist()
+    drawn = iter(random.Random(0).sample(live, 28))
+    kinds = {
+        "add": [f"{next(drawn)}:1" for _ in range(12)],
+        "add, negative": [f"{next(drawn)}:-1" for _ in range(8)],
+        "clamp": [f"{next(drawn)}:1" for _ in range(8)],
+        "four features": list(CONCEPTS),
+        "mean difference": [f"{name}:{sign}" for name, sign in zip(CONCEPTS, (1, -1) * 3, strict=True)],
+    }
+    placed = [(i / len(what), kind, one) for kind, what in kinds.items() for i, one in enumerate(what)]
+    return [(kind, one) for _, kind, one in sorted(placed)]
+
+
+def build(model: Model, sae: SAE, kind: str, what: str) -> Recipe:
+    """The recipe at some strength; the dose decides on the strength."""
+    name, _, number = what.partition(":")
+    if kind == "four features":
+        train, held, _ = shipped(what).split()
+        found = select(model, sae, train, held, pool="max", limit=4, order="input", output=False)
+        return Recipe.add(sae, {score.index: 1.0 for score in found})
+    if kind == "mean difference":
+        contrast = shipped(name)
+        means = []
+        for side in (contrast.positive, contrast.negative):
+            read = residuals(model, sae.site, [model.encode(text) for text in side])
+            means.append(torch.stack([h.float().mean(0) for _, h in read]).mean(0))
+        return Recipe.vector(means[0] - means[1], sae.site, float(number))
+    make = Recipe.clamp if kind == "clamp" else Recipe.add
+    return make(sae, {int(name): float(number)})
+
+
+def kl_stage(model: Model, recipe: Recipe, unseen: list[str]) -> dict[str, Any]:
+    """Factors for the budgets, and their cost on the unseen texts."""
+    began = time.perf_counter()
+    chosen = factors_for_kl(model, recipe, BUDGETS)
+    seconds = time.perf_counter() - began
+    found = costs(model, recipe, [one.factor for one in chosen], unseen)
+    return {
+        "seconds_to_choose": seconds,
+        "doses": [
+            {"budget": budget, "factor": one.factor, "error": one.error, "unseen": cost.kl, "unseen_error": cost.error}
+            for budget, one, cost in zip(BUDGETS, chosen, found, strict=True)
+        ],
+    }
+
+
+def texts_stage(model: Model, sae: SAE, recipe: Recipe) -> dict[str, Any]:
+    """The curve of one sign with texts."""
+    began = time.perf_counter()
+    curve = measure_dose(model, recipe, ladder(model, recipe), sae=sae)
+    return {"seconds": time.perf_counter() - began, "curve": curve.as_dict()}
+
+
+def unseen_texts(model: Model, path: str) -> list[str]:
+    """Texts of the corpus, drawn by a fixed seed, that are long enough to be read to the end."""
+    texts = [text.text for text in iter_texts([path])]
+    random.Random(1).shuffle(texts)
+    long = (text for text in texts if len(model.encode(text)) >= TEXT_TOKENS)
+    return [text for text, _ in zip(long, range(UNSEEN), strict=False)]
+
+
+def run(folder: Path, stage: str, corpus: str, first: int) -> None:
+    """Measure what is not there yet."""
+    model, sae = open_model("gemma-3-270m"), open_sae("gemma-3-270m")
+    unseen = unseen_texts(model, corpus)
+    for kind, what in recipes(model, sae)[:first]:
+        path = folder / f"{stage}-{kind}-{what}.json".replace(" ", "_").replace(":", "_")
+        if path.exists():
+            continue
+        recipe = build(model, sae, kind, what)
+        done = kl_stage(model, recipe, unseen) if stage == "kl" else texts_stage(model, sae, recipe)
+        write_json(path, {"kind": kind, "what": what, "recipe": repr(recipe), **done, "about": about(model)})
+        print(kind, what, json.dumps(done)[:200], flush=True)
+
+
+def together(folder: Path) -> dict[str, Any]:
+    """All parts, and the share of recipes whose unseen cost is within 20 % of the budget."""
+    parts = [json.loads(path.read_text()) for path in sorted(folder.glob("kl-*.json"))]
+    curves = [json.loads(path.read_text()) for path in sorted(folder.glob("texts-*.json"))]
+    setting = parts[0]["about"]
+    for part in (*parts, *curves):
+        part.pop("about")
+    shares = {}
+    for budget in BUDGETS:
+        ratios = [one["unseen"] / budget for part in parts for one in part["doses"] if one["budget"] == budget]
+        shares[f"{budget:g}"] = {
+            "recipes": len(ratios),
+            "within": sum(abs(ratio - 1) <= WITHIN for ratio in ratios) / len(ratios),
+            "median_ratio": statistics.median(ratios),
+            "lowest": min(ratios),
+            "highest": max(ratios),
+        }
+    return {
+        "about": setting,
+        "neutral": {"tokens_read": TEXT_TOKENS, "places": PLACES},
+        "unseen_texts": UNSEEN,
+        "seconds_to_choose": statistics.median(part["seconds_to_choose"] for part in parts),
+        "shares": shares,
+        "recipes": parts,
+        "curves": curves,
+    }
+
+
+def main() -> None:
+    """Parse and go."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--texts", help="a corpus as `trimtab train` takes it")
+    parser.add_argument("--stage", choices=("kl", "texts"), default="kl")
+    parser.add_argument("--first", type=int, default=40, help="only so many of the recipes")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    if args.texts:
+        run(args.folder, args.stage, args.texts, args.first)
+    if args.out:
+        write_json(args.out, together(args.folder))
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()
