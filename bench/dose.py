@@ -35,7 +35,7 @@ from trimtab.steer.strength import PLACES, TEXT_TOKENS, costs, factors_for_kl
 
 BUDGETS = (0.1, 0.5, 1.0)
 CONCEPTS = ("food", "love", "money", "sea", "tense", "war")
-UNSEEN = 96
+UNSEEN = 48
 WITHIN = 0.2
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from trimtab.evidence.dose import mean_kl
 from trimtab.find.output import output_scores
 from trimtab.lm.load import Model, open_model
 from trimtab.lm.texts import iter_texts
@@ -24,6 +23,7 @@ from trimtab.sae.load import open_sae
 from trimtab.sae.train import TrainSpec, fit
 from trimtab.spec import Site
 from trimtab.steer.recipe import Recipe
+from trimtab.steer.strength import costs_of
 
 FEATURES = 24
 
@@ -41,7 +41,8 @@ def measure(model: Model, layer: int, acts: Path, arguments: argparse.Namespace)
     live = ((sae.density > 1e-4) & (sae.density < 0.02)).nonzero().squeeze(1)
     chosen = live[torch.randperm(len(live), generator=torch.Generator().manual_seed(0))[:FEATURES]].tolist()
     neutral = [text.text[:160] for text, _ in zip(iter_texts(arguments.heldout), range(4), strict=False)]
-    kl = torch.tensor(mean_kl(model, [Recipe.add(sae, {feature: 1.0}) for feature in chosen], neutral))
+    added = [Recipe.add(sae, {feature: 1.0}) for feature in chosen]
+    kl = torch.tensor([cost.kl for cost in costs_of(model, added, neutral, places=40)])
     output = torch.tensor([one.score for one in output_scores(model, sae, chosen)])
     return (
         f"| {layer} | {card['fvu']:.3f} | {card['l0']:.1f} | {card['ce_recovered']:.4f} "

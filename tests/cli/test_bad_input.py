@@ -13,7 +13,11 @@ import pytest
 CASES = {
     "nothing to do": (["Once"], "give --feature, --vector or --recipe"),
     "no number": (["Once", "-f", "7:much"], "'7:much'"),
-    "no strength": (["Once", "-f", "7"], "INDEX:STRENGTH"),
+    "some strengths": (["Once", "-f", "7", "-f", "8:1"], "Give all or none; or with --dose"),
+    "no such dose": (["Once", "-f", "7", "--dose", "loud"], "kl=NUMBER, ppl=NUMBER or auto"),
+    "dose out of range": (["Once", "-f", "7", "--dose", "ppl=0.9"], "above 1"),
+    "dose for ablate": (["Once", "-f", "7", "--op", "ablate", "--dose", "auto"], "no --dose to choose"),
+    "no strength at all": (["Once", "-f", "7:0", "--dose", "kl=0.5"], "strengths of this recipe are all 0"),
     "strength for ablate": (["Once", "-f", "7:1", "--op", "ablate"], "INDEX alone"),
     "NaN strength": (["Once", "-f", "7:nan"], "finite number, not nan"),
     "infinite strength": (["Once", "-f", "7:-inf"], "finite number, not -inf"),

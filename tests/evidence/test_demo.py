@@ -96,3 +96,9 @@ def test_the_demo_has_sets_and_neutral_sentences_of_the_size_it_promises() -> No
     assert len(demo.neutral_texts()) >= 10
     assert len(demo.PROMPTS) * demo.SAMPLES >= 20
     assert demo.PROMPTS[0] == "Once upon a time"
+
+
+def test_strongest_within_stops_at_the_first_that_is_over() -> None:
+    assert demo.strongest_within((1.0, 2.0, 3.0), (0.1, 0.3, 0.5), 0.4) == 2.0
+    assert demo.strongest_within((3.0, 1.0, 2.0), (0.1, 0.1, 0.5), 0.4) == 1.0
+    assert demo.strongest_within((1.0, 2.0), (0.5, 0.6), 0.4) is None

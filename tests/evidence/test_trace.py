@@ -5,6 +5,7 @@ import torch
 
 from trimtab.errors import InputError, UnsupportedError
 from trimtab.evidence import trace as t
+from trimtab.lm.pieces import pieces
 from trimtab.steer.recipe import Recipe
 from trimtab.testing.models import tiny_model
 from trimtab.testing.planted import PlantedWorld
@@ -23,10 +24,9 @@ def test_trace_is_the_naive_reading_of_each_text_alone(world: PlantedWorld) -> N
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_batches_do_not_change_the_reading(world: PlantedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_do_not_change_the_reading(world: PlantedWorld) -> None:
     ids = [world.model.encode(text) for text in TEXTS * 3]
     together = t.trace(world.model, world.sae, [1, 2], ids)
-    monkeypatch.setattr(t, "BATCH_TOKENS", 1)
     alone = [t.trace(world.model, world.sae, [1, 2], [row])[0] for row in ids]
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
@@ -70,16 +70,16 @@ def test_a_foreign_hook_is_refused_and_transformers_own_are_not(world: PlantedWo
 def test_pieces_join_to_the_text_and_split_characters_go_to_their_last_token() -> None:
     model = tiny_model("gpt2")
     ids = model.encode("a€ b")
-    found = t.pieces(model, ids, 1)
+    found = pieces(model, ids, 1)
     assert "".join(found) == "a€ b"
     assert found == ["a", "", "", "€", " ", "b"]
-    assert t.pieces(model, ids, 2) == found[1:]
+    assert pieces(model, ids, 2) == found[1:]
 
 
 def test_an_unfinished_character_at_the_end_is_still_shown() -> None:
     model = tiny_model("gpt2")
     ids = model.encode("a€")[:-1]
-    assert "".join(t.pieces(model, ids, 1)) == "a\ufffd"
+    assert "".join(pieces(model, ids, 1)) == "a\ufffd"
 
 
 def test_empty_texts_are_refused(world: PlantedWorld) -> None:

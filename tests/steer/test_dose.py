@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
+
 import pytest
 import torch
 
 from trimtab.errors import InputError
+from trimtab.evidence.verdict import MAX_COST, MAX_REPETITION
+from trimtab.lm.decode import Row, decode
 from trimtab.lm.load import Model
-from trimtab.spec import Dose, Scope
+from trimtab.lm.residual import read
+from trimtab.lm.sampling import stream_key
+from trimtab.spec import Dose, Sampling, Scope
 from trimtab.steer import strength
-from trimtab.steer.dose import choose
+from trimtab.steer.dose import choose, measure_dose
+from trimtab.steer.dose_curve import COLLAPSE_NATS, COLLAPSE_REPETITION, DoseCurve, DosePoint
+from trimtab.steer.dose_texts import NEW_TOKENS, Texts
+from trimtab.steer.grid import SweepSpec
 from trimtab.steer.kl import PROMPT_TOKENS, kl_by_text
 from trimtab.steer.neutral import NEUTRAL
 from trimtab.steer.recipe import Recipe
 from trimtab.steer.strength import Cost, costs, costs_of, crossing, factors_for_kl, scaled
+from trimtab.steer.sweep import with_strengths
 from trimtab.testing.planted import PlantedWorld, planted_world
 
 
@@ -145,6 +156,24 @@ def test_a_budget_out_of_reach_says_what_can_be_had(world: PlantedWorld, texts: 
         costs(world.model, Recipe.add(world.sae, {feature: 1.0}, scope=Scope(window=(400, None))), [1.0], texts)
 
 
+def test_a_sweep_without_strengths_spans_weak_to_strong(world: PlantedWorld) -> None:
+    features = (world.concepts["fire"], world.concepts["sea"])
+    spec = with_strengths(
+        world.model, world.sae, SweepSpec(prompts=("the cat",), features=features, ops=("add", "min"))
+    )
+    assert len(spec.strengths) == 5
+    ratios = [b / a for a, b in pairwise(spec.strengths)]
+    assert max(ratios) / min(ratios) < 1.2
+    first, last = (
+        [costs(world.model, Recipe.add(world.sae, {f: s}), [1.0])[0].kl for f in features]
+        for s in (spec.strengths[0], spec.strengths[-1])
+    )
+    assert min(first) < 0.15
+    assert max(last) > 1.2
+    with pytest.raises(InputError, match="give the strengths"):
+        with_strengths(world.model, world.sae, spec.model_copy(update={"ops": ("scale", "add")}))
+
+
 def test_the_first_crossing_is_taken() -> None:
     bumpy = [Cost(f, kl, 0.0) for f, kl in ((1, 0.1), (2, 0.6), (4, 0.2), (8, 0.9))]
     assert 1 < (crossing(bumpy, 0.5) or 0) < 2
@@ -168,3 +197,67 @@ def test_doses_as_people_write_them() -> None:
 def test_there_are_enough_neutral_texts_and_none_is_short() -> None:
     assert len(set(NEUTRAL)) >= 40
     assert all(len(text.split()) >= 50 for text in NEUTRAL)
+
+
+def curve_of(*points: tuple[float, float, float], plain: float = 0.05) -> DoseCurve:
+    """A curve by (factor, perplexity ratio, repetition)."""
+    made = tuple(DosePoint(f, abs(f), 0.0, ppl, rep) for f, ppl, rep in points)
+    vector = Recipe.vector(torch.ones(4), 0)
+    return DoseCurve(vector, made, Texts(3.0, plain, None))
+
+
+def test_safe_until_the_first_that_is_not_and_collapsed_by_the_verdicts_rule() -> None:
+    curve = curve_of((-2, 3.0, 0.0), (-1, 1.7, 0.0), (1, 1.1, 0.1), (2, 1.6, 0.14), (3, 0.9, 0.6), (4, 1.0, 0.05))
+    assert curve.safe_range == (0.0, 2.0)  # -1 is over in perplexity; 4 lies behind a collapse
+    assert curve.collapse == (-2.0, 3.0)
+    assert [curve.state(point) for point in curve.points] == [
+        "collapsed",
+        "strained",
+        "safe",
+        "safe",
+        "collapsed",
+        "strained",
+    ]
+    assert (COLLAPSE_NATS, COLLAPSE_REPETITION) == (MAX_COST, MAX_REPETITION)
+
+
+def test_texts_are_those_that_generate_writes_and_their_likelihood_is_the_models_own(world: PlantedWorld) -> None:
+    texts = world.texts(None, 4)
+    feature = world.concepts["sea"]
+    recipe = Recipe.add(world.sae, {feature: 2.0})
+    curve = measure_dose(world.model, recipe, [-1.0, 1.0], texts, sae=world.sae, texts=3, seed=2)
+    nats, response, count = 0.0, 0.0, 0
+    for text in texts[:3]:
+        opening = world.model.decode(world.model.encode(text)[:PROMPT_TOKENS])
+        ids = torch.tensor([world.model.encode(text)[:PROMPT_TOKENS]])
+        assert ids[0].tolist() == world.model.encode(opening)
+        row = Row(tuple(ids[0].tolist()), stream_key(2, text, 0), Sampling(max_new_tokens=NEW_TOKENS), recipe)
+        (done,) = decode(world.model, [row], batch_size=1, stops=world.model.eos_ids)
+        whole = torch.tensor([[*row.prompt, *done.tokens]])
+        said = world.model.hf(whole).logits[0].double().log_softmax(-1)
+        new = range(len(row.prompt), whole.shape[1])
+        nats -= sum(float(said[i - 1, whole[0, i]]) for i in new)
+        f = world.sae.encode(read(world.model, whole, [world.site])[world.site])[0, new[0] :, feature]
+        response += float(f.sum() * world.sae.W_dec[feature].norm())
+        count += len(new)
+    point, plain = curve.at(1.0), curve.unsteered
+    assert plain is not None
+    assert point.perplexity == pytest.approx(math.exp(nats / count - plain.nats), rel=1e-3)
+    assert point.response == pytest.approx(response / count, rel=1e-3)
+    assert plain.response is not None
+    assert point.response > 2 * plain.response
+
+
+def test_ppl_is_met_by_the_texts_and_auto_is_the_end_of_the_safe_range(world: PlantedWorld) -> None:
+    texts = [*world.texts(None, 12), *world.texts("fire", 6)]
+    recipe = Recipe.add(world.sae, {world.concepts["sea"]: 1.0})
+    chosen = choose(world.model, recipe, "ppl=1.5", texts, sae=world.sae)
+    assert chosen.curve is not None
+    again = measure_dose(world.model, recipe, [chosen.factor], texts, texts=len(texts))
+    assert again.points[0].perplexity == pytest.approx(1.5, rel=0.15)
+    auto = choose(world.model, recipe, "auto", texts, sae=world.sae)
+    assert auto.curve is not None
+    assert auto.factor == auto.curve.safe_range[1]
+    assert auto.kl == auto.curve.at(auto.factor).kl
+    assert f"{{{world.concepts['sea']}: {auto.factor:g}}}" in auto.said
+    assert "stays safe up to" in auto.said

@@ -14,6 +14,7 @@ from trimtab.cli import (
     clusters,
     corpus,
     demo,
+    dose,
     feature,
     features,
     find,
@@ -34,6 +35,7 @@ COMMANDS = (
     pairs,
     find,
     steer,
+    dose,
     verify,
     ask,
     bench,
@@ -44,6 +46,7 @@ COMMANDS = (
     features,
     feature,
     clusters,
+    dose,
     models,
     saes,
 )

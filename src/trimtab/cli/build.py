@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
     from trimtab.lm.load import Model
     from trimtab.sae.sae import SAE
+    from trimtab.spec import Dose
+    from trimtab.steer.dose_curve import Chosen
+    from trimtab.steer.dose_texts import Progress
     from trimtab.steer.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the options ask for, before anything is opened."""
+    """What the options ask for, before anything is opened. `dose` None: the strengths are used as they are."""
 
     features: dict[int, float]
     unit: Unit | None
@@ -32,6 +35,7 @@ class Wanted:
     site: str | None
     strength: float
     recipe: Path | None
+    dose: Dose | None = None
 
     @classmethod
     def check(
@@ -43,6 +47,7 @@ class Wanted:
         site: str | None,
         strength: float | None,
         recipe: Path | None,
+        dose: str | None = None,
     ) -> Wanted:
         """The options, once all that can be said without opening a model has been checked."""
         if not (features or vector or recipe):
@@ -56,8 +61,30 @@ class Wanted:
         for path in (vector, recipe):
             if path is not None and not path.is_file():
                 raise FileError(f"No such file: {path}")
+        others = ([strength is not None] if vector is not None else []) + ([True] if recipe is not None else [])
+        wanted = _dose(dose, features or (), operation, others)
+        chosen = parse_features(features or (), operation, one=2.0 if operation == "scale" else 1.0)
         strength = 1.0 if strength is None else strength
-        return cls(parse_features(features or (), operation), unit, operation, vector, site, strength, recipe)
+        return cls(chosen, unit, operation, vector, site, strength, recipe, wanted)
+
+
+def _dose(given: str | None, features: Sequence[str], operation: Operation, others: Sequence[bool]) -> Dose | None:
+    """The dose asked for; `auto` where no strength was given; None where all were. `others`: vector and recipe file."""
+    from trimtab.spec import Dose
+
+    if given is not None:
+        if operation == "ablate" and features:
+            raise InputError("--op ablate sets a feature to 0, so there is no --dose to choose; --op scale has one.")
+        return Dose.of(given)
+    known = [operation == "ablate" or ":" in item for item in features] + list(others)
+    if all(known):
+        return None
+    if any(known):
+        raise InputError(
+            "Some strengths are given and some are not. Give all or none; or with --dose, which takes those that are "
+            "given as proportions, and 1 for the others."
+        )
+    return Dose.of("auto")
 
 
 def open_pair(
@@ -118,17 +145,32 @@ def make_recipe(wanted: Wanted, sae: SAE | None) -> Recipe:
     return recipe
 
 
-def parse_features(given: Sequence[str], operation: Operation) -> dict[int, float]:
-    """`["123:1.5", "9:-2"]` -> `{123: 1.5, 9: -2.0}`; for ablate, indices alone."""
+def dosed(
+    recipe: Recipe, wanted: Wanted, model: Model, sae: SAE | None, progress: Progress
+) -> tuple[Recipe, Chosen | None]:
+    """The recipe at the strength that was asked for, and how it was chosen (None: the strengths were given)."""
+    if wanted.dose is None:
+        return recipe, None
+    from trimtab.steer.dose import TEXTS, choose
+
+    say(f"choosing the strength: dose {wanted.dose}")
+    own = sae if sae is not None and recipe.features_of(sae) else None
+    chosen = choose(model, recipe, wanted.dose, sae=own, texts=TEXTS, progress=progress)
+    say(chosen.said)
+    return chosen.recipe, chosen
+
+
+def parse_features(given: Sequence[str], operation: Operation, one: float | None = None) -> dict[int, float]:
+    """`["123:1.5", "9:-2"]` -> `{123: 1.5, 9: -2.0}`; for ablate, indices alone, and so with `one`, which they get."""
     chosen: dict[int, float] = {}
     for item in given:
         left, colon, right = item.partition(":")
         try:
             index = int(left)
-            strength = float(right) if colon else 0.0
+            strength = float(right) if colon else (one or 0.0)
         except ValueError:
             raise InputError(f"A feature is INDEX:STRENGTH, such as 123:1.5, not {item!r}.") from None
-        if bool(colon) == (operation == "ablate"):
+        if bool(colon) == (operation == "ablate") and (colon or one is None):
             form = "INDEX alone, such as 123" if operation == "ablate" else "INDEX:STRENGTH, such as 123:1.5"
             raise InputError(f"With --op {operation} a feature is {form}, not {item!r}.")
         if not math.isfinite(strength):

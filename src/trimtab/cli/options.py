@@ -43,7 +43,8 @@ Features = Annotated[
         "--feature",
         "-f",
         metavar="INDEX[:STRENGTH]",
-        help="Feature and strength, such as 123:1.5 or 123:-2 (ablate: INDEX alone). May be given several times.",
+        help="Feature and strength, such as 123:1.5 or 123:-2 (ablate: INDEX alone). Without strengths, "
+        "--dose chooses. May be given several times.",
     ),
 ]
 UnitOption = Annotated[
@@ -72,7 +73,19 @@ SiteOption = Annotated[
     ),
 ]
 Strength = Annotated[
-    float | None, typer.Option("--strength", help="Strength of --vector, in the --unit.", show_default="1")
+    float | None,
+    typer.Option("--strength", help="Strength of --vector, in the --unit.", show_default="chosen by --dose"),
+]
+DoseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dose",
+        metavar="DOSE",
+        help="Choose the strength by measurement: kl=0.5 (nats per token that predictions may move), ppl=1.2 (times "
+        "the perplexity of unsteered text) or auto (the strongest at which text stays safe). Strengths that are given "
+        "are then proportions. See docs/dose.md.",
+        show_default="auto, where no strength is given",
+    ),
 ]
 RecipeFile = Annotated[
     Path | None, typer.Option("--recipe", metavar="FILE", help="A saved recipe; joins what the other options ask for.")

@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from trimtab.cli import options as o
-from trimtab.cli.build import Wanted, make_recipe, open_pair
+from trimtab.cli.build import Wanted, dosed, make_recipe, open_pair
 from trimtab.cli.console import out, print_json, save_recipe
 from trimtab.cli.progress import Bars
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 EXAMPLES = """Examples:
 
 \b
+  trimtab steer "Once upon a time" --feature 11330
+  trimtab steer "Once upon a time" --feature 11330 --dose kl=0.3
   trimtab steer "Once upon a time" --feature 11330:0.5
   trimtab steer "Once upon a time" -f 11330:0.5 -f 6024:-0.3 --samples 3 --compare
   trimtab steer "The weather" -f 11330 --op ablate --json
@@ -55,6 +57,7 @@ def run(
     vector: o.VectorFile = None,
     site: o.SiteOption = None,
     strength: o.Strength = None,
+    dose: o.DoseOption = None,
     recipe_file: o.RecipeFile = None,
     save: o.SaveFile = None,
     samples: o.Samples = 1,
@@ -77,7 +80,7 @@ def run(
     """
     from trimtab.spec import Sampling
 
-    wanted = Wanted.check(features, unit, operation, vector, site, strength, recipe_file)
+    wanted = Wanted.check(features, unit, operation, vector, site, strength, recipe_file, dose)
     sampling = Sampling.parse(
         {
             "max_new_tokens": max_new_tokens,
@@ -89,6 +92,10 @@ def run(
     )
     model, sae = open_pair(model_name, sae_name, device, dtype, blocks, need_sae=bool(features))
     recipe = make_recipe(wanted, sae)
+    for prompt in prompts:
+        model.encode_prompt(prompt, max_new_tokens)
+    with Bars() as bars:
+        recipe, chosen = dosed(recipe, wanted, model, sae, bars.show)
     save_recipe(recipe, save)
     with Bars() as bars:
         records = _write(model, prompts, recipe, samples, sampling, seed, bars)
@@ -101,6 +108,7 @@ def run(
                 "sae": sae.name if sae else None,
                 "recipe": repr(recipe),
                 "recipe_digest": recipe.digest,
+                "dose": chosen.as_dict() if chosen else None,
                 "sampling": sampling.model_dump(mode="json"),
                 "samples": [_as_dict(one) for one in marked],
             }

@@ -16,18 +16,29 @@ from trimtab.errors import InputError
 if TYPE_CHECKING:
     from trimtab.evidence.sweep import Summary
     from trimtab.lm.decode import Progress
+    from trimtab.lm.model import Model
+    from trimtab.sae.sae import SAE
+    from trimtab.steer.grid import SweepSpec
 
 EXAMPLES = """Examples:
 
 \b
-  trimtab sweep "Once upon a time" "My day" -f 123 -f 77 --strengths 0.5,1,2 --seeds 4 --out runs/first
+  trimtab sweep "Once upon a time" "My day" -f 123 -f 77 --seeds 4 --out runs/first
   trimtab sweep "Once upon a time" -f 123 --op add --op clamp --strengths -1,1,2 --out runs/ops --dry-run
 """
 
 Index = Annotated[
     list[int] | None, typer.Option("--feature", "-f", metavar="INDEX", help="A feature; may be given several times.")
 ]
-Strengths = Annotated[str, typer.Option("--strengths", metavar="LIST", help="Such as 0.5,1,2 or -1,1.")]
+Strengths = Annotated[
+    str | None,
+    typer.Option(
+        "--strengths",
+        metavar="LIST",
+        help="Such as 0.5,1,2 or -1,1.",
+        show_default="five, from where the features cost 0.1 nats per token to where they cost 1.6",
+    ),
+]
 Ops = Annotated[
     list[str] | None,
     typer.Option(
@@ -49,7 +60,7 @@ def run(
     prompts: o.Prompts,
     folder: Folder,
     features: Index = None,
-    strengths: Strengths = "0.5,1,2",
+    strengths: Strengths = None,
     ops: Ops = None,
     unit: GridUnit = "max_act",
     seeds: Seeds = 1,
@@ -82,7 +93,7 @@ def run(
         {
             "prompts": prompts,
             "features": features,
-            "strengths": _numbers(strengths),
+            "strengths": _numbers(strengths) if strengths is not None else [1.0],
             "ops": ops or ["add"],
             "unit": unit,
             "seeds": list(range(seeds)),
@@ -97,6 +108,8 @@ def run(
     )
     model, sae = open_pair(model_name, sae_name, device, dtype, blocks, need_sae=True)
     assert sae is not None
+    if strengths is None:
+        spec = _chosen(spec, model, sae, folder)
     from trimtab.evidence.sweep import summarise
     from trimtab.steer.sweep import estimate, sweep
 
@@ -124,6 +137,19 @@ def run(
     elif found is not None:
         _print(found)
         say(f"wrote {folder / 'summary.svg'}")
+
+
+def _chosen(spec: SweepSpec, model: Model, sae: SAE, folder: Path) -> SweepSpec:
+    """The grid with strengths by measurement; those of the folder, where it has been begun."""
+    from trimtab.steer.run_folder import SWEEP, open_run
+    from trimtab.steer.sweep import with_strengths
+
+    if (folder / SWEEP.manifest).exists():
+        return spec.model_copy(update={"strengths": open_run(folder).spec.strengths})
+    say("choosing the strengths")
+    chosen = with_strengths(model, sae, spec)
+    say("strengths " + ", ".join(f"{strength:g}" for strength in chosen.strengths))
+    return chosen
 
 
 def _numbers(given: str) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trimtab.cli import options as o
-from trimtab.cli.build import Wanted, make_recipe, open_pair, parse_features
+from trimtab.cli.build import Wanted, dosed, make_recipe, open_pair, parse_features
 from trimtab.cli.console import out, save_recipe, say, typed
 from trimtab.cli.progress import Bars
 from trimtab.errors import InputError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EXAMPLES = """Examples:
 
 \b
+  trimtab verify "Once upon a time" --feature 11330
   trimtab verify "Once upon a time" --feature 11330:0.5
   trimtab verify "Once upon a time" "My day" -f 11330:0.5 --samples 20 --html report.html
   trimtab verify "Once upon a time" -f 6024:0.5 --pairs war --ask "The following text is about war."
@@ -34,6 +35,7 @@ def run(
     vector: o.VectorFile = None,
     site: o.SiteOption = None,
     strength: o.Strength = None,
+    dose: o.DoseOption = None,
     recipe_file: o.RecipeFile = None,
     save: o.SaveFile = None,
     read: o.Read = None,
@@ -59,7 +61,7 @@ def run(
     with the unsteered model; compares how often the features fire on generated tokens, and at what cost in likelihood.
     docs/evidence.md explains every number and rule. The exit code is 0 whatever the verdict is.
     """
-    wanted = Wanted.check(features, unit, operation, vector, site, strength, recipe_file)
+    wanted = Wanted.check(features, unit, operation, vector, site, strength, recipe_file, dose)
     if not (features or recipe_file or read):
         raise InputError("A plain vector has no feature to read: name one, such as --read 123:1.")
     pairs = None
@@ -71,6 +73,10 @@ def run(
     model, sae = open_pair(model_name, sae_name, device, dtype, blocks, need_sae=True)
     assert sae is not None
     recipe = make_recipe(wanted, sae)
+    for prompt in prompts:
+        model.encode_prompt(prompt, max_new_tokens)
+    with Bars() as bars:
+        recipe, _ = dosed(recipe, wanted, model, sae, bars.show)
     save_recipe(recipe, save)
     from trimtab.evidence.verify import verify
 

@@ -22,7 +22,7 @@ from trimtab.evidence.trace import refuse_edited
 from trimtab.find.effect import difference_interval
 from trimtab.lm.packed import packed_layers
 from trimtab.spec import Spec
-from trimtab.steer.dose import scaled
+from trimtab.steer.strength import scaled
 
 if TYPE_CHECKING:
     from trimtab.lm.model import Model

@@ -32,7 +32,6 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from trimtab.errors import InputError
-from trimtab.evidence.dose import mean_kl, strongest_within
 from trimtab.evidence.plan import Job
 from trimtab.evidence.values import Evidence
 from trimtab.evidence.verify_many import verify_many
@@ -45,6 +44,7 @@ from trimtab.report import terminal
 from trimtab.report.html import write_page
 from trimtab.spec import Sampling, Spec
 from trimtab.steer.recipe import Recipe
+from trimtab.steer.strength import costs
 
 if TYPE_CHECKING:
     from trimtab.lm.load import Model
@@ -202,7 +202,8 @@ def choose(model: Model, sae: SAE, contrast: ContrastSet, neutral: Sequence[str]
         return Choice(concept=contrast.name, candidates=())
     least = MIN_EFFECT * candidates[0].effect
     best = max((c for c in candidates if c.effect >= least), key=lambda c: (c.gain, c.effect))
-    kls = mean_kl(model, [Recipe.add(sae, {best.feature: strength}) for strength in GRID], neutral)
+    priced = costs(model, Recipe.add(sae, {best.feature: 1.0}), GRID, neutral, places=40)  # every token of a sentence
+    kls = [cost.kl for cost in priced]
     strength = strongest_within(GRID, kls, KL_BUDGET)
     return Choice(
         concept=contrast.name,
@@ -212,6 +213,16 @@ def choose(model: Model, sae: SAE, contrast: ContrastSet, neutral: Sequence[str]
         kl={f"{s:g}": kl for s, kl in zip(GRID, kls, strict=True)},
         within_budget=strength is not None,
     )
+
+
+def strongest_within(strengths: Sequence[float], kls: Sequence[float], budget: float) -> float | None:
+    """The largest strength up to which no smaller one of the grid has a KL over `budget`; None when all have."""
+    chosen = None
+    for strength, kl in sorted(zip(strengths, kls, strict=True)):
+        if kl > budget:
+            break
+        chosen = strength
+    return chosen
 
 
 def neutral_texts() -> list[str]:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import InputError
-from trimtab.steer.dose import scaled
 from trimtab.steer.kl import kl_by_text
 from trimtab.steer.neutral import NEUTRAL
+from trimtab.steer.strength import scaled
 
 if TYPE_CHECKING:
     from trimtab.lm.load import Model

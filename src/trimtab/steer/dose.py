@@ -19,7 +19,7 @@ from trimtab.spec import Dose
 from trimtab.steer.dose_curve import Chosen, DoseCurve, DosePoint
 from trimtab.steer.dose_texts import Progress, Texts, write_and_read
 from trimtab.steer.neutral import NEUTRAL
-from trimtab.steer.strength import Cost, costs, crossing, factors_for_kl, rough_costs, scaled
+from trimtab.steer.strength import Cost, costs, crossing, factor_for_kl, rough_costs, scaled
 
 if TYPE_CHECKING:
     from trimtab.lm.model import Model
@@ -98,7 +98,7 @@ def choose(
     wanted = Dose.of(dose)
     point = None
     if wanted.measure == "kl" and wanted.budget is not None:
-        (cost,) = factors_for_kl(model, recipe, [wanted.budget], prompts)
+        cost = factor_for_kl(model, recipe, wanted.budget, prompts)
         point = DosePoint(cost.factor, cost.kl, cost.error)
         if not texts:
             return _chosen(wanted, recipe, point, None)
@@ -136,20 +136,8 @@ def _chosen(wanted: Dose, recipe: Recipe, point: DosePoint, curve: DoseCurve | N
     if point.perplexity is not None:
         parts.append(f", perplexity {point.perplexity:.2f} times that of unsteered text")
     if curve is not None:
-        parts.append(". " + _range_in_words(curve))
+        parts.append(". " + curve.in_words())
     return Chosen(point.factor, chosen, point.kl, "".join(parts) + ("" if curve else "."), curve)
-
-
-def _range_in_words(curve: DoseCurve) -> str:
-    """Where text stays readable and where it collapses, by factor relative to nothing but the recipe as given."""
-    end, broken = curve.safe_range[1], curve.collapse[1]
-    if end:
-        said = f"Text stays safe up to {end:.3g} times the strengths given (KL {curve.at(end).kl:.2f})"
-    else:
-        said = f"No strength that was tried is safe (the weakest, {curve.points[0].factor:.3g} times, is not)"
-    if broken is None:
-        return said + " and did not collapse at any strength that was tried."
-    return said + f" and collapses at {broken:.3g} times (KL {curve.at(broken).kl:.2f})."
 
 
 def _point(cost: Cost, steered: Texts, plain: Texts) -> DosePoint:

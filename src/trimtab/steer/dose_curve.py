@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from trimtab.steer.strength import scaled
+
 if TYPE_CHECKING:
     from trimtab.steer.dose_texts import Texts
     from trimtab.steer.recipe import Recipe
@@ -64,6 +66,36 @@ class DoseCurve:
         """The point measured at this very factor."""
         return next(point for point in self.points if point.factor == factor)
 
+    def strengths(self, factor: float) -> str:
+        """The recipe's strengths at a factor, in its units, for people."""
+        values = [s for edit in scaled(self.recipe, factor).edits for s in edit.spec.strengths]
+        shown = ", ".join(f"{value:.3g}" for value in values[:3])
+        return shown + (", ..." if len(values) > 3 else "")
+
+    def state(self, point: DosePoint) -> str:
+        """`safe`, `collapsed`, `strained` in between, or nothing where no text was written."""
+        if point.perplexity is None:
+            return ""
+        low, high = self.safe_range
+        if low <= point.factor <= high:
+            return "safe"
+        return "collapsed" if self._has_collapsed(point) else "strained"
+
+    def in_words(self) -> str:
+        """Where text stays safe and where it collapses, in both directions if both were measured."""
+        parts = []
+        for sign, end, broken in zip((-1, 1), self.safe_range, self.collapse, strict=True):
+            if not any(point.factor * sign > 0 for point in self.points):
+                continue
+            where = "turned round, text" if sign < 0 else "Text"
+            said = f"{where} stays safe up to {self._place(end)}" if end else f"{where} is safe at no strength measured"
+            parts.append(said + (f" and collapses at {self._place(broken)}" if broken is not None else ""))
+        text = "; ".join(reversed(parts))
+        return text[:1].upper() + text[1:] + "."
+
+    def _place(self, factor: float) -> str:
+        return f"{factor:.3g} times (strength {self.strengths(factor)}; KL {self.at(factor).kl:.2f})"
+
     def to_json(self) -> str:
         """All of it as JSON text."""
         return json.dumps(self.as_dict(), indent=1)
@@ -112,3 +144,8 @@ class Chosen:
     kl: float
     said: str
     curve: DoseCurve | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        curve = self.curve.as_dict() if self.curve else None
+        return {"factor": self.factor, "recipe": repr(self.recipe), "kl": self.kl, "said": self.said, "curve": curve}

@@ -14,7 +14,7 @@ from torch import Tensor
 from trimtab.lm.ngrams import repetition
 from trimtab.lm.reading import bos_length, log_likelihoods, refuse_edited, residuals
 from trimtab.spec import Sampling
-from trimtab.steer.kl import PROMPT_TOKENS
+from trimtab.steer.kl import PROMPT_TOKENS, beginning
 
 if TYPE_CHECKING:
     from trimtab.lm.model import Model
@@ -80,7 +80,7 @@ def _write(
     from trimtab.lm.sampling import stream_key
 
     sampling = Sampling(max_new_tokens=NEW_TOKENS)
-    openings = [tuple(model.encode_prompt(text, NEW_TOKENS)[:PROMPT_TOKENS]) for text in prompts]
+    openings = [beginning(model, text, PROMPT_TOKENS) for text in prompts]
     rows = [
         Row(ids, stream_key(seed, text, 0), sampling, recipe)
         for recipe in recipes

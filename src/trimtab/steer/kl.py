@@ -59,6 +59,13 @@ def kl_by_text(
     return sums, counts
 
 
+def beginning(model: Model, text: str, tokens: int) -> tuple[int, ...]:
+    """The first `tokens` token ids of a text, fewer where the model's context is shorter, BOS first if any."""
+    if not isinstance(text, str) or not text:
+        raise InputError(f"A neutral text must be text and not empty, not {text!r}.")
+    return tuple(model.encode(text)[: min(tokens, model.context or tokens)])
+
+
 def _divergences(
     model: Model, recipes: Sequence[Recipe], row: Sequence[int], now: Positions, looked: Tensor, head: Head
 ) -> Tensor:

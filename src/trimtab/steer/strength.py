@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from trimtab.errors import InputError
 from trimtab.spec import finite
-from trimtab.steer.kl import kl_by_text
+from trimtab.steer.kl import beginning, kl_by_text
 from trimtab.steer.neutral import NEUTRAL
 from trimtab.steer.recipe import Recipe
 
@@ -31,7 +31,7 @@ PLACES = 8
 
 _FEW, _FEW_TOKENS, _FEW_PLACES = 8, 24, 4  # texts, tokens and places for a first, rough look
 _WIDEST = 2.0**24
-_ROUGH = tuple(2.0**k for k in range(-4, 5))
+_ROUGH = tuple(2.0 ** (1.5 * k) for k in range(-3, 3))
 _ROUNDS = 8
 
 
@@ -104,7 +104,7 @@ def costs_of(
     places: int = PLACES,
 ) -> list[Cost]:
     """The cost of each of several recipes, as they are (`factor` is 1)."""
-    ids = [model.encode_prompt(text)[:tokens] for text in prompts]
+    ids = [beginning(model, text, tokens) for text in prompts]
     sums, counts = kl_by_text(model, recipes, ids, places)
     out = []
     for total, count in zip(sums, counts, strict=True):
@@ -147,6 +147,11 @@ def factors_for_kl(
     return [Cost(crossing(known, kl) or _refuse(known, kl), kl, _error(known, kl)) for kl in budgets]
 
 
+def factor_for_kl(model: Model, recipe: Recipe, kl: float, prompts: Sequence[str] = NEUTRAL) -> Cost:
+    """`factors_for_kl` for a single budget."""
+    return factors_for_kl(model, recipe, [kl], prompts)[0]
+
+
 def _closing_in(known: Sequence[Cost], kl: float) -> list[float]:
     """Where to measure next; nothing when two points near each other lie on both sides of `kl`."""
     for low, high in pairwise(known):
@@ -178,7 +183,7 @@ def _refuse(seen: Sequence[Cost], kl: float) -> float:
 def rough_costs(model: Model, recipe: Recipe, low: float, high: float, prompts: Sequence[str]) -> list[Cost]:
     """Costs on a few short texts, by factor, from below `low` to above `high` nats as far as the recipe goes.
 
-    The factors are powers of 2, which reach out until the costs do, or no longer change.
+    The factors are powers of 2**1.5, which reach out until the costs do, or no longer change.
     """
     known: list[Cost] = []
     wanted = _ROUGH
@@ -190,9 +195,9 @@ def rough_costs(model: Model, recipe: Recipe, low: float, high: float, prompts: 
         up = max(cost.kl for cost in known) < high and last.factor < _WIDEST and not (flat and new[-1] is last)
         down = first.kl >= low and first.factor > 1 / _WIDEST and not (flat and new[0] is first)
         if up:
-            wanted = tuple(last.factor * 2.0**k for k in range(1, 7))
+            wanted = tuple(last.factor * 2.0 ** (1.5 * k) for k in range(1, 6))
         else:
-            wanted = tuple(first.factor * 2.0**k for k in range(-6, 0)) if down else ()
+            wanted = tuple(first.factor * 2.0 ** (1.5 * k) for k in range(-5, 0)) if down else ()
     return known
 
 

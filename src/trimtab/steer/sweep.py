@@ -17,16 +17,22 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trimtab.errors import InputError
 from trimtab.sae.load import check_fits
 from trimtab.steer.generate import check_scopes
 from trimtab.steer.grid import Cell, SweepSpec, recipe_of
+from trimtab.steer.neutral import NEUTRAL
 from trimtab.steer.parts import Cost, Job, about_model, choose_batch
 from trimtab.steer.run_folder import FORMAT, SWEEP, Run, read_manifest, refuse_another
+from trimtab.steer.strength import crossing, rough_costs, scaled
 
 if TYPE_CHECKING:
     from trimtab.lm.decode import Progress, Row, Written
     from trimtab.lm.model import Model
     from trimtab.sae.sae import SAE
+
+SPAN = (0.1, 1.6)
+"""Costs in nats per token between which the strengths of a sweep lie when none are given."""
 
 
 def sweep(
@@ -47,6 +53,30 @@ def sweep(
     job = _job(model, sae, spec, Path(folder), batch_size)
     job.write(progress)
     return Run(job.folder, spec, spec.n_rows, spec.n_rows)
+
+
+def with_strengths(model: Model, sae: SAE, spec: SweepSpec, count: int = 5) -> SweepSpec:
+    """The grid with strengths by measurement: evenly spaced in proportion, from the least at which any of its features
+    costs the first of `SPAN` to the most at which any costs the second, rounded to two digits.
+
+    Raises `InputError` for a grid whose operations do not have strengths of one kind, and where nothing costs anything.
+    """
+    ops = [op for op in spec.ops if op != "ablate"]
+    if not ops:
+        return spec.model_copy(update={"strengths": (1.0,)})
+    if len(ops) > 1 and "scale" in ops:
+        raise InputError("The factors of scale and the strengths of other operations differ: give the strengths.")
+    ends = []
+    for op in ops:
+        for feature in spec.features:
+            recipe = recipe_of(op, sae, {feature: 2.0 if op == "scale" else 1.0}, spec)
+            seen = rough_costs(model, recipe, *SPAN, NEUTRAL)
+            ends += [scaled(recipe, f).edits[0].spec.strengths[0] for kl in SPAN if (f := crossing(seen, kl))]
+    if not ends:
+        raise InputError(f"None of these edits costs {SPAN[0]:g} nats per token at any strength: give the strengths.")
+    low, high = min(ends), max(ends)
+    grid = [low * (high / low) ** (i / (count - 1)) for i in range(count)]
+    return spec.model_copy(update={"strengths": tuple(dict.fromkeys(float(f"{one:.2g}") for one in grid))})
 
 
 def estimate(

@@ -23,7 +23,7 @@ from trimtab.evidence.judges.embedding import embedding_judge
 from trimtab.find import effect
 from trimtab.find.pairs import ContrastSet
 from trimtab.spec import Sampling
-from trimtab.steer.dose import costs_of
+from trimtab.steer.strength import costs_of
 from trimtab.testing.planted import PlantedWorld, planted_world
 
 SPEC = BenchSpec(prompts=("the cat saw", "a dog took"), samples=6, sampling=Sampling(max_new_tokens=16))

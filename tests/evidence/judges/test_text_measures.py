@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from trimtab.errors import InputError
-from trimtab.evidence.dose import mean_kl
 from trimtab.evidence.judges.fluency import fluency_judges
 from trimtab.evidence.judges.judge import texts_as_records
 from trimtab.evidence.judges.likelihood import likelihood_change, side_effects, text_likelihoods
@@ -15,6 +14,7 @@ from trimtab.find.pairs import ContrastSet
 from trimtab.lm.load import Model
 from trimtab.steer.generate import Record, generate
 from trimtab.steer.recipe import Recipe
+from trimtab.steer.strength import costs_of
 from trimtab.testing.planted import PlantedWorld
 
 
@@ -74,7 +74,9 @@ def test_side_effects(world: PlantedWorld) -> None:
     row = world.sae.rows([world.concepts["sea"]])[0]
     recipes = [Recipe.vector(row, world.site, strength) for strength in (1.0, 3.0)]
     weak, strong = side_effects(world.model, recipes, texts)
-    assert [weak.kl, strong.kl] == pytest.approx(mean_kl(world.model, recipes, texts), rel=1e-6)
+    assert [weak.kl, strong.kl] == pytest.approx(
+        [cost.kl for cost in costs_of(world.model, recipes, texts, places=40)], rel=1e-5
+    )
     assert 0 < weak.cross_entropy < strong.cross_entropy
     total, count = 0.0, 0
     for text in texts:

@@ -11,9 +11,9 @@ from trimtab.evidence.benchmark.methods import METHODS
 from trimtab.evidence.benchmark.prompts import DEV
 from trimtab.evidence.benchmark.units import Folder, Unit
 from trimtab.files import read_json, write_json
-from trimtab.steer.dose import factor_for_kl, scaled
 from trimtab.steer.generate import generate
 from trimtab.steer.recipe import Recipe
+from trimtab.steer.strength import factor_for_kl, scaled
 
 if TYPE_CHECKING:
     from trimtab.lm.model import Model
