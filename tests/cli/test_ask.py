@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,12 @@ def test_terminal_and_page_agree(run: Any, files: tuple[Path, Path], tmp_path: P
     text = page.read_text(encoding="utf-8")
     assert slope in text
     assert "<polyline" in text
-    assert "Completions" not in result.stdout
+    assert "Completions" not in result.stdout + text
+    result = run("ask", files[0], "--recipe", files[1], "--strength", 1, "--html", page, "--prompt", "the cat saw the")
+    read = [float(part) for part in re.findall(r"features at ([\d.]+),", result.stdout)]
+    assert len(read) == 2
+    assert read[1] > read[0]
+    assert page.read_text(encoding="utf-8").count("the cat saw the") == 2
 
 
 def test_bad_input_is_refused_before_the_model_is_opened(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from trimtab.find.find import Settings, find
 from trimtab.find.pairs import ContrastSet
 from trimtab.find.show import to_json
 from trimtab.testing.planted import PlantedWorld, planted_world
+
+REAL = command.open_several
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,27 @@ def test_finding_nothing_is_no_error_and_writes_no_recipe(run: Any, sides: tuple
     assert result.exit_code == 0, result.stderr
     assert "no recipe" in result.stdout
     assert not file.exists()
+
+
+def test_several_saes_of_different_sites_are_searched_together(
+    run: Any, model_folder: Path, sae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "open_several", REAL)
+    other = shutil.copytree(sae_folder, tmp_path / "deeper")
+    config = json.loads((other / "cfg.json").read_text())
+    config["metadata"]["hook_name"] = "blocks.2.hook_resid_post"
+    (other / "cfg.json").write_text(json.dumps(config))
+    texts = tmp_path / "yes.txt", tmp_path / "no.txt"
+    for path, word in zip(texts, ("wave", "hill"), strict=True):
+        path.write_text("\n".join(f"{i} {word} {i * i} {word}" for i in range(40)))
+    words = ["find", "--positive", texts[0], "--negative", texts[1], "--model", model_folder, "--prompt", "none"]
+    result = run(*words, "--sae", sae_folder, "--sae", other, "--fit", "caa", "--json", "-o", tmp_path / "recipe")
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert said["saes"] == [str(sae_folder), str(other)]
+    assert [one["site"] for one in said["positions"]] == ["model.layers.1.output", "model.layers.2.output"]
+    assert [site.layer for site in trimtab.Recipe.load(tmp_path / "recipe").sites] == [1, 2]
+    assert "different sites" in run(*words, "--sae", sae_folder, "--sae", sae_folder).stderr
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,10 @@ def asked(data: Data) -> Iterator[RenderableType]:
         for one in data["statements"]:
             yield Text(f"  {strength(one['strength']):>6}  {spread(one, 'shift')}")
     if data.get("completions"):
-        yield Text("\nCompletions (same random numbers on each line; none is picked)", style="bold")
+        yield Text("\nCompletions, read by the unsteered model", style="bold")
+        for factor, read, likely in completions(data):
+            yield Text(f"  {strength(factor):>6}  {read}, {likely}")
+        yield Text("\nSame random numbers on each line; none is picked", style="dim")
         yield from lines(data["completions"])
 
 
@@ -67,6 +70,19 @@ def answers_table(data: Data) -> Table:
             f"{one['mass']:.1%}", style="dim" if plain else None,
         )  # fmt: skip
     return table
+
+
+def completions(data: Data) -> Iterator[tuple[float, str, str]]:
+    """For each strength, what the completions are like on average: the recipe's features, and the likelihood."""
+    for factor in data["strengths"]:
+        mine = [one for one in data["completions"] if one["factor"] == factor]
+        read = [one["strength"] for one in mine if one["strength"] is not None]
+        likely = [one["log_likelihood"] for one in mine if one["log_likelihood"] is not None]
+        yield (
+            factor,
+            f"features at {sum(read) / len(read):.2f}" if read else "no feature to read",
+            f"{signed(sum(likely) / len(likely))} nats per token" if likely else "unscored",
+        )
 
 
 def strength(factor: float) -> str:

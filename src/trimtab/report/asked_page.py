@@ -8,7 +8,7 @@ from os import PathLike
 from typing import Any
 
 from trimtab.files import write_file
-from trimtab.report.asked import reasons, spread, strength
+from trimtab.report.asked import completions, reasons, spread, strength
 from trimtab.report.feature_map import COLOURS
 from trimtab.report.finding_page import row, section, table, written
 from trimtab.report.html import again, badge, frame
@@ -31,7 +31,7 @@ def asked_page(data: Data, command: str = "") -> str:
     """The whole page. `command` gives the same numbers again."""
     items = "".join(f"<li>{escape(one[:1].upper() + one[1:])}.</li>" for one in reasons(data))
     header = f'<p class="verdict">{badge(data["verdict"], GOOD, BAD)}</p><ul class="reasons">{items}</ul>'
-    body = _answers(data) + _statements(data) + written(data.get("completions") or ()) + again(command)
+    body = _answers(data) + _statements(data) + _completions(data) + again(command)
     return frame(f"{data['behaviour']}: what steering does to the answers of {data['model']}", header, body)
 
 
@@ -69,6 +69,20 @@ def _statements(data: Data) -> str:
         "not, as plain texts, in nats per token."
     )
     return section("Statements", note, table(["strength", "likelier by, nats per token"], rows, "Statements"))
+
+
+def _completions(data: Data) -> str:
+    if not data.get("completions"):
+        return ""
+    heads = ["strength", "the recipe's features", "log-likelihood"]
+    rows = "".join(
+        row(strength(factor), {heads[1]: read, heads[2]: likely}) for factor, read, likely in completions(data)
+    )
+    note = (
+        "Means over the texts below, as the unsteered model reads them: how strongly the recipe's features fire, in "
+        "residual units, and how likely the text is, in nats per token (lower: odder)."
+    )
+    return section("Completions", note, table(heads, rows, "Completions")) + written(data["completions"])
 
 
 def _plot(data: Data) -> str:
