@@ -46,7 +46,6 @@ COMMANDS = (
     features,
     feature,
     clusters,
-    dose,
     models,
     saes,
 )
