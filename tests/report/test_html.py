@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from trimtab.errors import InputError
+from trimtab.report import tables
 from trimtab.report.html import page, write_page
 
 VOID = {"meta", "br", "input"}
@@ -98,15 +99,26 @@ def test_several_verifications_on_one_page_are_linked(evidence: dict[str, Any]) 
     assert len([attrs["id"] for _, attrs in outline.tags if "id" in attrs]) == len(ids)
 
 
-def test_arms_have_their_cost_and_those_that_missed_the_recipes_are_marked(evidence: dict[str, Any]) -> None:
+def test_arms_that_missed_the_recipes_cost_are_marked(evidence: dict[str, Any]) -> None:
     changed = copy.deepcopy(evidence)
     for arm in changed["arms"][2:]:
         arm.update(kl=0.5, reached=True)
-    assert "Not at the recipe" not in page([changed], title="t")
+    assert tables.OTHER_COST not in page([changed], title="t")
     changed["arms"][2].update(kl=0.01, reached=False)
     text = page([changed], title="t")
-    assert "Not at the recipe&#x27;s KL, so compare with care: random direction (0.01)." in text
-    assert text.count("not the recipe&#x27;s") == 1
+    assert text.count(tables.OTHER_COST) == 2
+    assert f"0.01{tables.OTHER_COST}" in text
+    assert f"{tables.OTHER_COST} this arm does not cost what the recipe does" in text
+
+
+def test_intervals_that_cannot_be_trusted_are_marked(evidence: dict[str, Any]) -> None:
+    changed = copy.deepcopy(evidence)
+    for one in [*changed["arms"], *changed["contrasts"]]:
+        for score in one["scores"].values():
+            score["thin"] = False
+    assert tables.THIN not in page([changed], title="t")
+    changed["arms"][1]["scores"]["log_likelihood"]["thin"] = True
+    assert page([changed], title="t").count(tables.THIN) == 3  # in both tables that have it, and explained
 
 
 def test_what_was_not_run_is_said(evidence: dict[str, Any]) -> None:

@@ -143,7 +143,6 @@ def cost_of_words(model: Model, words: str) -> float:
 
 
 def _log_probabilities(model: Model, ids: Sequence[int], places: Tensor) -> Tensor:
-    logits = model.hf(
-        input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False, logits_to_keep=places
-    ).logits
+    row = torch.tensor([list(ids)], device=model.device)
+    logits = model.hf(input_ids=row, attention_mask=torch.ones_like(row), use_cache=False, logits_to_keep=places).logits
     return torch.as_tensor(logits[0].double().log_softmax(-1))

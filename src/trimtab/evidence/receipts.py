@@ -34,7 +34,7 @@ def receipt(model: Model, recipe: Recipe, samples: Sequence[Sample]) -> tuple[Ed
         bos = ids.cpu() == model.bos_id if model.bos_id is not None else torch.zeros_like(at).bool()
         now = Positions(at, at >= start, torch.ones_like(bos), bos)
         with edit(model, edits, positions=lambda now=now: now, must_act=False) as found:  # type: ignore[misc]
-            model.hf.base_model(input_ids=ids, use_cache=False)
+            model.hf.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
         for site, count in counts.items():
             mine = [step for step in found.steps if str(step.site) == site]
             places = {place for step in mine for place in step.positions[0]}

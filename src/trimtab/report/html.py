@@ -124,7 +124,7 @@ def _table(grid: Grid, name: str) -> str:
 def _cell(heading: str, cell: Cell) -> str:
     small = "".join(f'<span class="ci">{escape(part)}</span>' for part in (cell.interval, cell.note) if part)
     empty = "" if str(cell) else ' class="empty"'
-    return f'<td data-name="{escape(heading)}"{empty}>{escape(cell.text)}{" " if small else ""}{small}</td>'
+    return f'<td data-name="{escape(heading)}"{empty}>{escape(cell.text + cell.mark)}{" " if small else ""}{small}</td>'
 
 
 def _more(data: Data) -> str:

@@ -20,16 +20,24 @@ _NOT_RUN = {
 }
 
 
+THIN, OTHER_COST = "†", "‡"
+MARKS = {
+    THIN: "fewer than 5 texts differ from the commonest value, so the interval is too narrow to trust",
+    OTHER_COST: "this arm does not cost what the recipe does, so compare with care",
+}
+
+
 @dataclass(frozen=True)
 class Cell:
-    """One number as text, its interval in brackets, and what has to be said of it."""
+    """One number as text, its mark (see `MARKS`), its interval in brackets, and how many texts have no score."""
 
     text: str
+    mark: str = ""
     interval: str = ""
     note: str = ""
 
     def __str__(self) -> str:
-        return " ".join(part for part in (self.text, self.interval, self.note and f"({self.note})") if part)
+        return " ".join(part for part in (self.text + self.mark, self.interval, self.note and f"({self.note})") if part)
 
 
 @dataclass(frozen=True)
@@ -40,27 +48,28 @@ class Grid:
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
 
 
-def arms(data: Data, *, short: bool = False) -> Grid:
-    """One row per arm: its firing rate, the paired change of it from unsteered, its cost, and what judges say.
-
-    `short` leaves out what a terminal has no room for.
-    """
+def arms(data: Data) -> Grid:
+    """One row per arm: its cost, its firing rate, the paired change of it from unsteered, and what judges say."""
     key = f"firing:{data['primary']}"
-    judges = [f"judge:{judge['name']}" for judge in data["made"]["judges"]]
     gaps = {gap["arm"]: gap["scores"] for gap in data["contrasts"] if gap["against"] == "unsteered"}
     columns: list[tuple[str, str, Kind]] = [("log_likelihood", "log-likelihood", "number")]
-    columns += [("repetition", "repeated 4-grams", "share"), *((j, j.partition(":")[2], "number") for j in judges)]
+    columns.append(("repetition", "repeated 4-grams", "share"))
+    columns += [(f"judge:{judge['name']}", judge["name"], "number") for judge in data["made"]["judges"]]
     rows = []
     for arm in data["arms"]:
         gap = gaps.get(arm["name"])
         cells = [cost(arm), cell(arm["scores"][key], "share")]
         cells.append(Cell("") if gap is None else cell(gap[key], "share", signed=True))
-        for name, _, kind in columns:
-            full = cell(arm["scores"][name], kind)
-            cells.append(Cell(full.text, note=full.note) if short and name not in judges else full)
+        cells += [cell(arm["scores"][name], kind) for name, _, kind in columns]
         rows.append((arm["label"], tuple(cells)))
     heads = ("written by", "KL", "firing rate", "minus unsteered", *(heading for _, heading, _ in columns))
     return Grid(heads, tuple(rows))
+
+
+def marks(*grids: Grid) -> list[str]:
+    """What the marks in these tables mean, those that occur."""
+    used = {one.mark for grid in grids for _, cells in grid.rows for one in cells}
+    return [f"{mark} {meaning}" for mark, meaning in MARKS.items() if mark in used]
 
 
 def everything(data: Data) -> tuple[Grid, Grid]:
@@ -90,9 +99,7 @@ def notes(data: Data) -> list[str]:
         "KL: how far each arm moves the model's predictions on neutral text, in nats per token. Controls are made as "
         "strong as the recipe is by this measure.",
     ]
-    far = [f"{a['label']} ({number(a['kl'], 'number')})" for a in data["arms"] if a["reached"] is False]
-    if far:
-        said.append(f"Not at the recipe's KL, so compare with care: {', '.join(far)}.")
+    said += [sentence(mark) for mark in marks(arms(data), *everything(data))]
     said += [f"Not run: {label(data, name)}. {why}" for name, why in data["made"]["skipped"].items()]
     for judge in data["made"]["judges"]:
         skill = judge["skill"]
@@ -143,10 +150,10 @@ def sentence(text: str) -> str:
 
 
 def cost(arm: Data) -> Cell:
-    """An arm's KL, and whether it missed the recipe's."""
+    """An arm's KL, marked where it is not the recipe's."""
     if arm["kl"] is None:
         return Cell("")
-    return Cell(number(arm["kl"], "number"), note="not the recipe's" if arm["reached"] is False else "")
+    return Cell(number(arm["kl"], "number"), OTHER_COST if arm["reached"] is False else "")
 
 
 def cell(value: Data | None, kind: Kind, *, signed: bool = False) -> Cell:
@@ -154,14 +161,12 @@ def cell(value: Data | None, kind: Kind, *, signed: bool = False) -> Cell:
     if value is None or value["mean"] is None:
         return Cell("unscored")
     shown = number(value["mean"], kind, signed=signed)
-    said = [f"{value['unscored']} unscored"] if value["unscored"] else []
-    said += (
-        ["too few texts differ"] if value["thin"] and value["low"] is not None and value["low"] < value["high"] else []
-    )
+    note = f"{value['unscored']} unscored" if value["unscored"] else ""
     if value["low"] is None:
-        return Cell(shown, note=", ".join(said))
-    low, high = (number(value[end], kind, signed=signed) for end in ("low", "high"))
-    return Cell(shown, f"[{low}, {high}]", ", ".join(said))
+        return Cell(shown, note=note)
+    mark = THIN if value["thin"] and value["low"] < value["high"] else ""
+    low, high = (number(value[end], kind, signed=signed).removesuffix(" %") for end in ("low", "high"))
+    return Cell(shown, mark, f"[{low}, {high}]", note)
 
 
 def number(value: float, kind: Kind, *, signed: bool = False) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.box import SIMPLE
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from trimtab.report import tables
 from trimtab.report.blocks import narrow, visible
-from trimtab.report.tables import Data
+from trimtab.report.tables import Data, Grid
 
 _STYLES = {"works": "bold green", "no effect": "bold red", "reversed": "bold red", "not measured": "bold red"}
 
@@ -23,14 +23,32 @@ def verdict(data: Data) -> Text:
     return Text("\n").join(lines + [Text(f"  {reason}") for reason in data["reasons"]])
 
 
-def table(data: Data) -> Table:
-    """One row per arm, as on the page."""
-    grid = tables.arms(data, short=True)
+_SHORT = {
+    "firing rate": "firing",
+    "minus unsteered": "change",
+    "log-likelihood": "log-lik.",
+    "repeated 4-grams": "repeated",
+}
+
+
+def table(data: Data) -> Group:
+    """One row per arm, and judges in a table of their own. Intervals of the change alone; the page has all of them."""
+    grid = tables.arms(data)
+    judges = [judge["name"] for judge in data["made"]["judges"]]
+    parts = [[h for h in grid.headings[1:] if h not in judges], judges]
+    marks = [Text(line, style="dim") for line in tables.marks(grid)]
+    return Group(*(_drawn(grid, headings) for headings in parts if headings), *marks)
+
+
+def _drawn(grid: Grid, headings: list[str]) -> Table:
     made = Table(box=SIMPLE, pad_edge=False)
-    for place, heading in enumerate(grid.headings):
-        made.add_column(heading, justify="left" if place == 0 else "right")
+    made.add_column(grid.headings[0])
+    for heading in headings:
+        made.add_column(_SHORT.get(heading, heading), justify="right", no_wrap=heading in _SHORT)
     for name, cells in grid.rows:
-        made.add_row(name, *(str(one) for one in cells))
+        shown = dict(zip(grid.headings[1:], cells, strict=True))
+        full = {"minus unsteered"} | (set(headings) - set(_SHORT) - {"KL"})
+        made.add_row(name, *(str(shown[h]) if h in full else shown[h].text + shown[h].mark for h in headings))
     return made
 
 
