@@ -133,6 +133,10 @@ Ask = Annotated[
         show_default="made of the name of --pairs",
     ),
 ]
+CurveOption = Annotated[
+    bool,
+    typer.Option("--curve", help="Also measure what weaker and stronger doses cost and do, for the report's picture."),
+]
 MarkdownFile = Annotated[
     Path | None, typer.Option("--markdown", metavar="FILE", help="Write the whole evidence as Markdown.")
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trimtab.cli import options as o
 from trimtab.cli.build import Wanted, dosed, make_recipe, open_pair, parse_features
@@ -13,6 +13,11 @@ from trimtab.files import write_file
 
 if TYPE_CHECKING:
     from trimtab.evidence.values import Evidence
+    from trimtab.lm.load import Model
+    from trimtab.sae.sae import SAE
+    from trimtab.steer.dose_curve import Chosen
+    from trimtab.steer.dose_texts import Progress
+    from trimtab.steer.recipe import Recipe
 
 EXAMPLES = """Examples:
 
@@ -48,6 +53,7 @@ def run(
     top_k: o.TopK = None,
     top_p: o.TopP = None,
     seed: o.Seed = 0,
+    curve: o.CurveOption = False,
     html: o.HtmlFile = None,
     markdown: o.MarkdownFile = None,
     device: o.Device = None,
@@ -76,7 +82,8 @@ def run(
     for prompt in prompts:
         model.encode_prompt(prompt, max_new_tokens)
     with Bars() as bars:
-        recipe, _ = dosed(recipe, wanted, model, sae, bars.show)
+        recipe, chosen = dosed(recipe, wanted, model, sae, bars.show)
+        seen = _dose_curve(model, sae, recipe, chosen, bars.show) if curve or (chosen and chosen.curve) else None
     save_recipe(recipe, save)
     from trimtab.evidence.verify import verify
 
@@ -98,7 +105,8 @@ def run(
             read=to_read,
             progress=bars.show,
         )
-    evidence = evidence.model_copy(update={"made": evidence.made.model_copy(update={"command": typed()})})
+    made = evidence.made.model_copy(update={"command": typed()})
+    evidence = evidence.model_copy(update={"made": made, "dose": seen})
     if html is not None:
         evidence.to_html(html)
         say(f"wrote {html}")
@@ -110,6 +118,16 @@ def run(
         print(evidence.to_json())
     else:
         _print(evidence)
+
+
+def _dose_curve(model: Model, sae: SAE, recipe: Recipe, chosen: Chosen | None, progress: Progress) -> dict[str, Any]:
+    """The curve on which the dose was chosen, or a new one around the recipe as it is, with the factor used."""
+    from trimtab.steer.dose import measure_dose
+
+    if chosen is not None and chosen.curve is not None:
+        return {**chosen.curve.as_dict(), "used": chosen.factor}
+    own = sae if recipe.features_of(sae) else None
+    return {**measure_dose(model, recipe, sae=own, progress=progress).as_dict(), "used": 1.0}
 
 
 def _controls(given: list[str] | None) -> list[str] | None:

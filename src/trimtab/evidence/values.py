@@ -194,7 +194,10 @@ class Made(Spec):
 
 
 class Evidence(Spec):
-    """The outcome of `verify`. Every sample of every arm is kept; none is picked."""
+    """The outcome of `verify`. Every sample of every arm is kept; none is picked.
+
+    `dose`: what other strengths do, if that was measured: `DoseCurve.as_dict()`, and the factor used as "used".
+    """
 
     format: Literal["trimtab.evidence/1"] = "trimtab.evidence/1"
     question: str
@@ -206,6 +209,7 @@ class Evidence(Spec):
     contrasts: tuple[Contrast, ...]
     selectivity: tuple[Selectivity, ...]
     samples: tuple[Sample, ...]
+    dose: dict[str, JsonValue] | None = None
     made: Made
 
     @property

@@ -12,7 +12,7 @@ from os import PathLike
 
 from trimtab.errors import InputError
 from trimtab.files import write_file
-from trimtab.report import tables
+from trimtab.report import dose_figure, tables
 from trimtab.report.blocks import block, visible
 from trimtab.report.tables import Cell, Data, Grid
 
@@ -90,6 +90,7 @@ def _section(data: Data, number: int, count: int) -> str:
         f'<p class="verdict">{badge(data["verdict"])}</p><ul class="reasons">{reasons}</ul>',
         _table(tables.arms(data), "Scores by arm"),
         notes,
+        dose_figure.figure(data["dose"]) if data["dose"] else "",
         _more(data),
         _samples(data, number),
         _made(data),

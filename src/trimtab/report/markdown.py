@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from trimtab.errors import InputError
-from trimtab.report import tables
+from trimtab.report import dose_figure, tables
 from trimtab.report.blocks import visible
 from trimtab.report.tables import Data, Grid
 
@@ -32,6 +32,8 @@ def _section(data: Data, *, heading: bool) -> list[str]:
     parts.append(_table(tables.arms(data)))
     parts += [_escaped(note) for note in tables.notes(data)]
     parts += [_escaped(said) for said in tables.selectivity(data)]
+    if data["dose"]:
+        parts += ["### Dose and response", _table(dose_figure.grid(data["dose"]))]
     parts += ["### All scores", *(_table(grid) for grid in tables.everything(data))]
     parts += ["### How it was made", "\n".join(f"- {k}: {_escaped(v)}" for k, v in tables.made(data).items())]
     parts += ["### All samples", "None was picked. Bold: tokens at which the feature fires."]
