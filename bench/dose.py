@@ -1,7 +1,7 @@
 """Is the chosen dose right? Strengths chosen on the neutral texts, measured on texts that nobody chose.
 
     python bench/dose.py FOLDER --texts corpus.jsonl.gz [--stage kl|texts]   # resumable: one file a recipe in FOLDER
-    python bench/dose.py FOLDER --out bench/results/dose.json                # put together what is there
+    python bench/dose.py FOLDER --out bench/results/dose.json --page docs/dose.md   # put together what is there
 
 Forty recipes, drawn by a fixed seed: single live features of the SAE added (20, of them 8 with a negative sign) and
 clamped (8), the four features with the largest effect size on a shipped contrast set (6), and the mean difference of
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import statistics
 import time
@@ -30,13 +31,14 @@ from trimtab.lm.model import Model
 from trimtab.lm.reading import residuals
 from trimtab.lm.texts import iter_texts
 from trimtab.sae.sae import SAE
-from trimtab.steer.dose import ladder, measure_dose
+from trimtab.steer.dose import LADDER, ladder, measure_dose
 from trimtab.steer.strength import PLACES, TEXT_TOKENS, costs, factors_for_kl
 
 BUDGETS = (0.1, 0.5, 1.0)
 CONCEPTS = ("food", "love", "money", "sea", "tense", "war")
 UNSEEN = 48
 WITHIN = 0.2
+MARK = "## Measured (written by bench/dose.py)"
 
 
 def recipes(model: Model, sae: SAE) -> list[tuple[str, str]]:
@@ -146,6 +148,67 @@ def together(folder: Path) -> dict[str, Any]:
     }
 
 
+def page(found: dict[str, Any]) -> str:
+    """The measured part of docs/dose.md."""
+    kinds = list(dict.fromkeys(part["kind"] for part in found["recipes"]))
+    lines = [
+        f"Gemma-3-270M, SAE at block 7, {len(found['recipes'])} recipes drawn by a fixed seed (`bench/dose.py`), "
+        f"{found['unseen_texts']} texts of a mixed corpus that nothing was chosen on. Choosing all three doses of a "
+        f"recipe took {found['seconds_to_choose']:.0f} seconds (median; {found['about']['threads']} threads, "
+        f"{found['about']['processor']}).",
+        "",
+        "| nats per token | recipes | within 20 % on unseen texts | unseen / budget: median | lowest | highest |",
+        "|---|---|---|---|---|---|",
+    ]
+    for budget, one in found["shares"].items():
+        lines.append(
+            f"| {budget} | {one['recipes']} | {one['within']:.0%} | {one['median_ratio']:.2f} | {one['lowest']:.2f} "
+            f"| {one['highest']:.2f} |"
+        )
+    lines += ["", "| kind | " + " | ".join(f"median unseen / budget at {b}" for b in found["shares"]) + " |"]
+    lines.append("|" + "---|" * (1 + len(found["shares"])))
+    for kind in kinds:
+        doses = [one for part in found["recipes"] if part["kind"] == kind for one in part["doses"]]
+        row = [
+            statistics.median(one["unseen"] / one["budget"] for one in doses if f"{one['budget']:g}" == budget)
+            for budget in found["shares"]
+        ]
+        lines.append(f"| {kind} | " + " | ".join(f"{value:.2f}" for value in row) + " |")
+    if found["curves"]:
+        lines += ["", *_by_cost(found["curves"])]
+    return "\n".join(lines) + "\n"
+
+
+def _by_cost(curves: list[dict[str, Any]]) -> list[str]:
+    """What text is like at each step of the ladder, over the recipes that have a curve."""
+    lines = [
+        f"What text is like at each cost, over {len(curves)} of the recipes (medians over recipes):",
+        "",
+        "| about this cost | recipes | perplexity, times unsteered | repetition | safe | collapsed |",
+        "|---|---|---|---|---|---|",
+    ]
+    for step in LADDER:
+        near = [
+            (part["curve"], point)
+            for part in curves
+            for point in part["curve"]["points"]
+            if step / 2**0.5 <= point["kl"] < step * 2**0.5
+        ]
+        if near:
+            ppl = statistics.median(point["perplexity"] for _, point in near)
+            repeated = statistics.median(point["repetition"] for _, point in near)
+            safe = sum(point["factor"] <= curve["safe_range"][1] for curve, point in near) / len(near)
+            gone = sum(point["factor"] >= (curve["collapse"][1] or math.inf) for curve, point in near) / len(near)
+            lines.append(f"| {step:g} | {len(near)} | {ppl:.2f} | {repeated:.0%} | {safe:.0%} | {gone:.0%} |")
+    return lines
+
+
+def write_page(path: Path, found: dict[str, Any]) -> None:
+    """Put the measured part where the page has its mark, up to the end."""
+    head, mark, _ = path.read_text(encoding="utf-8").partition(MARK)
+    path.write_text(f"{head.rstrip()}\n\n{mark or MARK}\n\n{page(found)}", encoding="utf-8")
+
+
 def main() -> None:
     """Parse and go."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -154,12 +217,16 @@ def main() -> None:
     parser.add_argument("--stage", choices=("kl", "texts"), default="kl")
     parser.add_argument("--first", type=int, default=40, help="only so many of the recipes")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--page", type=Path, help="the page whose measured part is written")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     if args.texts:
         run(args.folder, args.stage, args.texts, args.first)
     if args.out:
-        write_json(args.out, together(args.folder))
+        found = together(args.folder)
+        write_json(args.out, found)
+        if args.page:
+            write_page(args.page, found)
 
 
 if __name__ == "__main__":
