@@ -107,7 +107,7 @@ def test_features_say_what_they_fire_on(world: PlantedWorld, sea: ContrastSet) -
 def test_progress_is_told_to_its_end(world: PlantedWorld, sea: ContrastSet) -> None:
     said: list[tuple[str, int, int]] = []
     find(world.model, world.sae, sea, progress=lambda *now: said.append(now))
-    for stage in ("reading", "measuring"):
+    for stage in ("reading", "measuring", "checking"):
         done = [now for name, now, _ in said if name == stage]
         assert done == sorted(done)
         assert done[-1] == next(total for name, _, total in said if name == stage)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trimtab.errors import InputError
 from trimtab.find.cluster import Clustering
 from trimtab.find.contrast import Activations
-from trimtab.find.effect import Shift, likelihood_shift, text_likelihoods
-from trimtab.find.fit import Fit, fit, held_auc
+from trimtab.find.effect import Shift, likelihood_shift, neutral, text_likelihoods
+from trimtab.find.fit import DENSE, Fit, fit, held_auc
 from trimtab.find.pairs import ContrastSet, Splits
 from trimtab.find.select import FeatureScore
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 BASELINE = "caa"
 Group = tuple[tuple[int, ...], ...]
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +64,7 @@ def groups_of(
 
 
 class Measure:
-    """Fits and measures candidates on the same texts; likelihoods without steering are computed once."""
+    """Fits candidates on train and measures them on dev, and at last on test; what needs no steering is read once."""
 
     def __init__(
         self, model: Model, saes: Sequence[SAE], train: list[Activations], dev: list[Activations], parts: Splits,
@@ -71,6 +72,7 @@ class Measure:
     ) -> None:  # fmt: skip
         self.model, self.saes, self.train, self.dev, self.parts, self.kl = model, saes, train, dev, parts, kl
         self.plain: Tensor = text_likelihoods(model, parts.dev)
+        self.known = neutral(model)
 
     def features(self, name: str, method: str, group: Group) -> Candidate:
         """The candidate that steers with the features of `group`, weighed by `method`."""
@@ -87,8 +89,26 @@ class Measure:
         return self._measured(method, ((),) * len(self.saes), made, self.dev)
 
     def _measured(self, name: str, group: Group, made: Fit, dev: list[Activations]) -> Candidate:
-        shift = likelihood_shift(self.model, dict(made.vectors), self.parts.dev, kl=self.kl, base=self.plain)
+        vectors = dict(made.vectors)
+        shift = likelihood_shift(self.model, vectors, self.parts.dev, kl=self.kl, base=self.plain, known=self.known)
         return Candidate(name, group, made, held_auc(made, dev), shift)
+
+    def all(self, groups: dict[str, Group], method: str, progress: Progress) -> tuple[Candidate, ...]:
+        """A candidate for each group (for a dense method: one), and last the baseline without features."""
+        dense = [BASELINE] if method not in DENSE else list(dict.fromkeys([method, BASELINE]))
+        names = [*(groups if method not in DENSE else ()), *dense]
+        made: list[Candidate] = []
+        for name in names:
+            progress("measuring", len(made), len(names))
+            made.append(self.dense(name) if name in dense else self.features(name, method, groups[name]))
+        progress("measuring", len(names), len(names))
+        return tuple(made)
+
+    def test(self, one: Candidate) -> Shift:
+        """What a candidate does on the texts that chose nothing, at its strength."""
+        return likelihood_shift(
+            self.model, dict(one.fit.vectors), self.parts.test, kl=self.kl, known=self.known, start=one.dev.strength
+        )
 
 
 def choose(candidates: Sequence[Candidate], name: str | None, method: str) -> Candidate:

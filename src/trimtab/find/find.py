@@ -6,17 +6,17 @@ cluster to steer with is chosen by its measured effect on `dev`; `test` is looke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from trimtab.errors import InputError
-from trimtab.find.candidates import BASELINE, Candidate, Measure, choose, groups_of, recipe_of
+from trimtab.find.candidates import Candidate, Measure, Progress, choose, groups_of, recipe_of
 from trimtab.find.cluster import Clustering, cluster
 from trimtab.find.contrast import Activations, Pool, collect
-from trimtab.find.effect import Shift, likelihood_shift
+from trimtab.find.effect import Shift
 from trimtab.find.examples import Example, examples
 from trimtab.find.fit import DENSE, METHODS
 from trimtab.find.grouping import METHODS as CLUSTERERS
@@ -32,8 +32,6 @@ from trimtab.spec import Spec
 if TYPE_CHECKING:
     from trimtab.lm.model import Model
     from trimtab.steer.recipe import Recipe
-
-Progress = Callable[[str, int, int], None]
 
 
 class Settings(Spec):
@@ -136,25 +134,18 @@ def find(
     groups = groups_of(features, clusterings, how.candidates)
     if not groups and how.method not in DENSE:
         return found
-    dense = [BASELINE] if how.method not in DENSE else list(dict.fromkeys([how.method, BASELINE]))
-    names = [*(groups if how.method not in DENSE else ()), *dense]
     measure = Measure(model, several, train, dev, parts, how.kl)
-    candidates: list[Candidate] = []
-    for name in names:
-        progress("measuring", len(candidates), len(names) + 2)
-        group = groups.get(name)
-        candidates.append(measure.dense(name) if name in dense else measure.features(name, how.method, group or ()))
-    best = choose(candidates, how.choice, how.method)
-    progress("measuring", len(names), len(names) + 2)
-    final = likelihood_shift(model, dict(best.fit.vectors), parts.test, kl=how.kl)
-    progress("measuring", len(names) + 1, len(names) + 2)
-    base = candidates[-1]
-    baseline = final if best is base else likelihood_shift(model, dict(base.fit.vectors), parts.test, kl=how.kl)
-    progress("measuring", len(names) + 2, len(names) + 2)
+    candidates = measure.all(groups, how.method, progress)
+    best, base = choose(candidates, how.choice, how.method), candidates[-1]
+    progress("checking", 0, 2)
+    final = measure.test(best)
+    progress("checking", 1, 2)
+    baseline = final if best is base else measure.test(base)
+    progress("checking", 2, 2)
     first = next((i for i, some in enumerate(best.features) if some), 0)
     reading = tuple(separating(train[first], how.limit))
     return replace(
-        found, candidates=tuple(candidates), chosen=best, test=final, baseline_test=baseline,
+        found, candidates=candidates, chosen=best, test=final, baseline_test=baseline,
         reading=reading, auc=probe(train[first], test[first], reading).auc if reading else None,
         dense_auc=probe(train[first], test[first]).auc, recipe=recipe_of(model, several, contrast, how, best, final),
     )  # fmt: skip

@@ -10,8 +10,8 @@ from typing import Any
 from trimtab.files import write_file
 from trimtab.report.asked import completions, reasons, spread, strength
 from trimtab.report.feature_map import COLOURS
-from trimtab.report.finding_page import row, section, table, written
 from trimtab.report.html import again, badge, frame
+from trimtab.report.parts import row, section, table, written
 from trimtab.report.words import signed
 
 Data = Mapping[str, Any]
