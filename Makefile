@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check setup docs format lock clean \
-        bench bench-engine bench-overhead bench-sweep bench-curves bench-tried bench-rows bench-page
+        bench bench-engine bench-overhead bench-steps bench-sweep bench-curves bench-tried bench-rows bench-page
 
 help: ## say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -25,13 +25,16 @@ check: $(VENV)/.installed-dev ## formatter, linter, types, import floors, genera
 
 # GGUF=FILE adds llama.cpp on the same model, which needs `pip install xllamacpp`. Each step can be made alone (make
 # bench-sweep), and RUN stands before every command (RUN="taskset -c 0,1").
-bench: bench-engine bench-overhead bench-sweep bench-curves bench-tried bench-page ## measure the engine beside others (half an hour), write docs/performance.md
+bench: bench-engine bench-overhead bench-steps bench-sweep bench-curves bench-tried bench-page ## measure the engine beside others (half an hour), write docs/performance.md
 
 bench-engine: $(VENV)/.installed-dev
 	$(RUN) $(BIN)/python bench/engine.py --out bench/results/engine.json $(if $(GGUF),--gguf $(GGUF))
 
 bench-overhead: $(VENV)/.installed-dev
 	$(RUN) $(BIN)/python bench/engine.py --only ours_plain ours_add ours_clamp_8 --rows 32 128 --rounds 9 --out bench/results/overhead.json --no-tutorial --no-bfloat16
+
+bench-steps: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(RUN) $(BIN)/python bench/overhead.py --out bench/results/steps.json
 
 bench-sweep: $(VENV)/.installed-dev
 	$(RUN) $(BIN)/python bench/sweep.py --out bench/results/sweep.json

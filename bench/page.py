@@ -16,7 +16,9 @@ from goals import goals
 
 from trimtab.files import write_file
 
-RENDER = {name: getattr(tables, name) for name in ("engine", "overhead", "sweep", "curves", "rows", "tried")}
+RENDER = {
+    name: getattr(tables, name) for name in ("engine", "overhead", "steps", "sweep", "curves", "rows", "tried")
+} | {"engine_busy": tables.engine}
 
 
 def main() -> None:

@@ -24,7 +24,9 @@ from typing import Any
 import torch
 from machine import about, status_kilobytes
 
-from trimtab import Model, generate, open_model, open_sae
+from trimtab import Model, Recipe, open_model, open_sae
+from trimtab.lm.decode import Row, decode
+from trimtab.lm.sampling import stream_key
 from trimtab.steer.grid import Cell
 from trimtab.steer.run_folder import Run, open_run
 
@@ -74,7 +76,9 @@ def check(folder: Path, sample: int, alone: int) -> dict[str, Any]:
     result["tokens_per_second"] = tokens / sum(result["process_seconds"])
     model = open_model(MODEL)
     chosen = random.Random(0).sample(sorted(texts), sample)
-    result["again"] = compare(model, done, [texts[row] for row in chosen], None)
+    print(result["rows"], result["tokens_per_second"], flush=True)
+    result["again"] = compare(model, done, [texts[row] for row in chosen], 100)
+    print(result["again"], flush=True)
     result["alone"] = compare(model, done, [texts[row] for row in chosen[:alone]], 1)
     return result
 
@@ -96,24 +100,26 @@ def memory(folder: Path, rows: int) -> dict[str, Any]:
     return {"process_seconds": [times[-1] - times[0] for times in of.values()], "memory": curve}
 
 
-def compare(model: Model, done: Run, texts: list[dict[str, Any]], batch_size: int | None) -> dict[str, Any]:
-    """The same rows by `generate`, those of one seed together; how many are the same, token for token."""
-    sae = open_sae(model.name)
-    same, agreed = 0, []
-    for seed in sorted({one["seed"] for one in texts}):
-        mine = [one for one in texts if one["seed"] == seed]
-        recipes = [Cell(one["op"], one["feature"], one["strength"]).recipe(sae, done.spec) for one in mine]
-        again = generate(
-            model, [one["prompt"] for one in mine], recipes, seed=seed, batch_size=batch_size,
-            max_new_tokens=done.spec.sampling.max_new_tokens,
-        )  # fmt: skip
-        for one, new in zip(mine, again, strict=True):
-            stored, now = one["token_ids"], list(new.token_ids)
-            same += stored == now
-            first = next((i for i, (a, b) in enumerate(zip(stored, now, strict=False)) if a != b), len(stored))
-            agreed.append((first - one["generated_from"]) / (len(stored) - one["generated_from"]))
-        print(seed, same, len(agreed), flush=True)
-    return {"rows": len(texts), "same": same, "share_before_first_difference": sum(agreed) / len(agreed)}
+def compare(model: Model, done: Run, texts: list[dict[str, Any]], batch_size: int) -> dict[str, Any]:
+    """The same rows in the order given and in batches of another size; how many are the same, token for token."""
+    sae, spec = open_sae(model.name), done.spec
+    recipes: dict[Cell, Recipe | None] = {}
+    rows = []
+    for one in texts:
+        cell = Cell(one["op"], one["feature"], one["strength"])
+        recipe = recipes.setdefault(cell, cell.recipe(sae, spec))
+        prompt = tuple(one["token_ids"][: one["generated_from"]])
+        rows.append(Row(prompt, stream_key(one["seed"], one["prompt"], 0), spec.sampling, recipe, spec.scope.prompt))
+    written = decode(model, rows, batch_size=batch_size, stops=model.eos_ids)
+    kept = []
+    for one, new in zip(texts, written, strict=True):
+        stored = one["token_ids"][one["generated_from"] :]
+        same = (a == b for a, b in zip(stored, new.tokens, strict=False))
+        kept.append(next((i for i, equal in enumerate(same) if not equal), len(stored)) / len(stored))
+    return {
+        "rows": len(texts), "batch_size": batch_size, "same": sum(one == 1 for one in kept),
+        "share_before_first_difference": sum(kept) / len(kept),
+    }  # fmt: skip
 
 
 def main() -> None:

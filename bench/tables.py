@@ -70,6 +70,23 @@ def overhead(said: dict[str, Any]) -> str:
     return table(head, rows)
 
 
+def steps(said: dict[str, Any]) -> str:
+    """What steering costs in processor time of decoding steps."""
+    one = said["results"]
+    names = {"add": "a vector on every row", "clamp_8": "8 latents clamped on every row"}
+    rows = [
+        [label, f"{one['ratios'][name]:.3f}", *(f"{pick(_ratios(one, name)):.3f}" for pick in (min, max))]
+        for name, label in names.items()
+    ]
+    head = [f"{one['rows']} rows, processor time of a step, load {one['load']}: unsteered / steered"]
+    return table([*head, f"median of {one['rounds']} rounds", "lowest", "highest"], rows)
+
+
+def _ratios(one: dict[str, Any], name: str) -> list[float]:
+    times = one["milliseconds"]
+    return [a / b for a, b in zip(times["plain"], times[name], strict=True)]
+
+
 def sweep(said: dict[str, Any]) -> str:
     """Our sweep against the scaled time of the tutorials' way."""
     one = said["results"]
@@ -152,7 +169,11 @@ def tried(said: dict[str, Any]) -> str:
             ]
             for name, one in names.items()
         ]
-        head = [f"products of one step, ms (load {results['formats']['load']})", *map(_rows, counts), "KL, nats"]
+        head = [
+            f"products of one step, processor ms (load {results['formats']['load']})",
+            *map(_rows, counts),
+            "KL, nats",
+        ]
         out.append(table(head, lines))
     if "compiled" in results:
         lines = [
@@ -166,7 +187,13 @@ def tried(said: dict[str, Any]) -> str:
             for n, one in results["compiled"].items()
             if isinstance(one, dict)
         ]
-        head = [f"one step, load {results['compiled']['load']}", "ours, ms", "compiled, ms", "gain", "compiling, s"]
+        head = [
+            f"one step (load {results['compiled']['load']})",
+            "ours, processor ms",
+            "compiled",
+            "gain",
+            "compiling, s",
+        ]
         out.append(table(head, lines))
     if "prefix" in results:
         one = results["prefix"]
@@ -174,7 +201,7 @@ def tried(said: dict[str, Any]) -> str:
         first = f"{one['prompts']} prompts, {one['common']} of 210 tokens in common, {one['samples']} samples"
         out.append(
             table(
-                [f"{first} of {one['tokens']} tokens", "seconds"],
+                [f"{first} of {one['tokens']} tokens", "processor seconds"],
                 [
                     ["the whole run", f"{one['run_seconds']:.1f}"],
                     ["reading the prompts, each for itself", f"{one['prompts_seconds']:.2f}"],

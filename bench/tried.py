@@ -5,7 +5,8 @@
 `formats` times the matrix products of one decoding step and nothing else, and reads texts with each format for the KL
 divergence of its next-token distributions from those of float32. Formats of torchao are measured when it is installed.
 `compiled` times whole decoding steps without the draw, ours beside torch.compile with a static cache; it needs a C++
-compiler. `prefix` times the reading of prompts that begin alike.
+compiler. `prefix` times the reading of prompts that begin alike. All of it is processor time of one thread, which other
+programs disturb less than they do time on the clock.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import statistics
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,28 +79,27 @@ def compiled(model: Model, rows: list[int], length: int = 48) -> dict[str, Any]:
 
 
 def prefix(model: Model, prompts: int = 12, samples: int = 8, common: int = 200, tokens: int = 60) -> dict[str, Any]:
-    """Seconds of a run, of its prompts' passes, and of what these would be if their beginning were read once."""
+    """Seconds of a run, of its prompts' passes, and of what these would be if their beginning were read once.
+
+    The run is scaled from its first steps.
+    """
     generator = torch.Generator().manual_seed(0)
     start = torch.randint(1000, 200_000, (common,), generator=generator).tolist()
     ends = torch.randint(1000, 200_000, (prompts, 10), generator=generator).tolist()
 
-    def seconds(heads: list[tuple[int, ...]], new: int, each: int) -> float:
-        rows = [Row(head, i, Sampling(max_new_tokens=new)) for head in heads for i in range(each)]
-        began = time.perf_counter()
-        decode(model, rows, batch_size=len(rows))
-        return time.perf_counter() - began
+    def seconds(heads: list[list[int]], new: int, each: int) -> list[float]:
+        rows = [Row(tuple(head), i, Sampling(max_new_tokens=new)) for head in heads for i in range(each)]
+        times = [time.process_time()]
+        decode(model, rows, batch_size=len(rows), progress=lambda _: times.append(time.process_time()))
+        return [after - before for before, after in pairwise(times)]
 
-    whole = [(*start, *end) for end in ends]
-    once = [tuple(start)]
-    short = [tuple(end) for end in ends]
-    rounds = [
-        (seconds(whole, tokens, samples), seconds(whole, 1, 1), seconds(once, 1, 1) + seconds(short, 1, 1))
-        for _ in range(3)
-    ]
-    run, apart, shared = (statistics.median(one) for one in zip(*rounds, strict=True))
+    seconds([start], 2, 1)
+    apart, *steps = seconds([[*start, *end] for end in ends], 5, samples)
+    shared = seconds([start], 1, 1)[0] + seconds(ends, 1, 1)[0]
     return {
         "prompts": prompts, "samples": samples, "common": common, "tokens": tokens,
-        "run_seconds": run, "prompts_seconds": apart, "prompts_seconds_if_shared": shared,
+        "run_seconds": apart + (tokens - 1) * statistics.median(steps),
+        "prompts_seconds": apart, "prompts_seconds_if_shared": shared,
     }  # fmt: skip
 
 
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    torch.set_num_threads(1)
     model = open_model(args.model)
     results: dict[str, Any] = {}
     if args.out and args.out.exists():
