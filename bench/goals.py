@@ -54,7 +54,8 @@ def goals(results: dict[str, Any]) -> str:
         said = "reached" if lost == 0 else "**missed**"
         lines.append([f"{long['wanted']:,} rows with kills: rows lost or there twice", "0", str(lost), said])
         again = long["again"]
-        lines.append([f"{again['rows']} of them again, in other batches: the same", "all", str(again["same"]), ""])
+        said = "reached" if again["same"] == again["rows"] else "**missed**"
+        lines.append([f"{again['rows']} of them again, in other batches: the same", "all", str(again["same"]), said])
     return table(["", "goal", "measured", ""], lines)
 
 
