@@ -25,6 +25,7 @@ from trimtab.steer.neutral import NEUTRAL
 from trimtab.steer.recipe import Recipe
 from trimtab.steer.strength import Cost, costs, costs_of, crossing, factors_for_kl, scaled
 from trimtab.steer.sweep import with_strengths
+from trimtab.testing.models import ARCHITECTURES, tiny_model
 from trimtab.testing.planted import PlantedWorld, planted_world
 
 
@@ -113,6 +114,29 @@ def test_a_row_costs_the_same_in_any_company(tiny: Model, make_sae) -> None:  # 
                 total += float((q.exp() * (q - p)).sum(-1)[looked].sum())
                 tokens += strength.PLACES
         assert cost.kl == pytest.approx(total / tokens, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rows_that_share_the_blocks_before_their_edits_cost_what_they_cost_alone(architecture: str) -> None:
+    model = tiny_model(architecture)
+    vector = torch.randn(16, generator=torch.Generator().manual_seed(0))
+    recipes = [Recipe.vector(vector, site, 0.4, unit="norm") for site in (1, 0, -1)]
+    text = "The cat sat on the mat, and so did the dog."
+    ids = torch.tensor([model.encode(text)[: strength.TEXT_TOKENS]])
+    for several in (recipes, recipes[:1]):
+        found = costs_of(model, several, [text], places=99)
+        for one, cost in zip(several, found, strict=True):
+            p = model.hf(ids).logits[0].double().log_softmax(-1)
+            with model.edited(one):
+                q = model.hf(ids).logits[0].double().log_softmax(-1)
+            assert cost.kl == pytest.approx(float((q.exp() * (q - p)).sum(-1)[1:].mean()), rel=2e-3)
+
+
+def test_a_window_beyond_the_rough_look_is_measured(world: PlantedWorld) -> None:
+    texts = [" ".join(world.texts(None, 3, seed)) for seed in range(9)]
+    recipe = Recipe.add(world.sae, {world.concepts["sea"]: 1.0}, scope=Scope(window=(30, None)))
+    cost = factors_for_kl(world.model, recipe, [0.2], texts)[0]
+    assert costs(world.model, recipe, [cost.factor], texts)[0].kl == pytest.approx(0.2, rel=0.03)
 
 
 def test_every_edit_gets_stronger_with_its_factor(tiny: Model, make_sae) -> None:  # type: ignore[no-untyped-def]

@@ -187,8 +187,10 @@ def rough_costs(model: Model, recipe: Recipe, low: float, high: float, prompts: 
     """
     known: list[Cost] = []
     wanted = _ROUGH
+    windowed = any(edit.spec.scope.window is not None for edit in recipe.edits)  # which may lie beyond a short text
+    tokens = TEXT_TOKENS if windowed else _FEW_TOKENS
     while wanted:
-        new = costs(model, recipe, wanted, prompts[:_FEW], tokens=_FEW_TOKENS, places=_FEW_PLACES)
+        new = costs(model, recipe, wanted, prompts[:_FEW], tokens=tokens, places=_FEW_PLACES)
         known = sorted([*known, *new], key=lambda cost: cost.factor)
         first, last = known[0], known[-1]
         flat = abs(new[-1].kl - new[0].kl) < 0.02 * new[0].kl and new[0].kl > 1e-4
