@@ -65,6 +65,10 @@ def test_a_recipe_that_raises_one_answer_is_not_taken_for_the_behaviour(world: P
     assert found.by_kind["sea"].low is not None
     assert found.by_kind["sea"].low > 0.5
     assert found.by_kind["plain"].mean == pytest.approx(-(found.by_kind["sea"].mean or 0), rel=0.3)
+    assert found.slope.low is not None
+    assert found.slope.high is not None
+    kinds = [one.high - one.low for one in found.by_kind.values() if one.high is not None and one.low is not None]
+    assert found.slope.high - found.slope.low < max(kinds)  # what lies between the kinds is not chance
     only = ask(world.model, recipe, [one for one in _planted(world, 24) if one.kind == "sea"], (-1, 1))
     assert only.verdict == "moves the answers"
     changes = [point.change.mean for point in only.points]

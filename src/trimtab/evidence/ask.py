@@ -7,7 +7,7 @@ recipe that only makes the model say yes more often moves both kinds in opposite
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -37,7 +37,8 @@ Progress = Callable[[str, int, int], None]
 
 
 class Point(Spec):
-    """What was measured at one strength, over questions (both orders averaged first), in nats.
+    """What was measured at one strength, over questions (both orders averaged first), in nats; intervals are by
+    bootstrap over the questions of each kind.
 
     log_odds: of the matching answer against the other. change: of that from the unsteered model, question by question.
     matching: share of questions where the matching answer is likelier. order: how much likelier the matching answer is
@@ -110,8 +111,8 @@ def ask(
     points = [
         Point(
             strength=factor,
-            log_odds=interval(over[:, i], names, seed=seed),
-            change=interval(over[:, i] - plain, names, seed=seed),
+            log_odds=interval(_within(over[:, i], kinds), names, seed=seed),
+            change=interval(_within(over[:, i] - plain, kinds), names, seed=seed),
             matching=float((over[:, i] > 0).mean()),
             order=float((odds[:, 0, i] - odds[:, 1, i]).mean()),
             mass=float(mass[:, :, i].mean()),
@@ -122,7 +123,7 @@ def ask(
     centred = np.array(factors) - np.mean(factors)
     slopes = over @ centred / float(centred @ centred)
     by_kind = {kind: interval(slopes[rows], [names[i] for i in rows], seed=seed) for kind, rows in kinds.items()}
-    slope = interval(slopes, names, seed=seed)
+    slope = interval(_within(slopes, kinds), names, seed=seed)
     read = statement_shifts(model, recipe, questions, factors, statements, progress)
     return Asked(
         verdict=verdict_of(slope, list(by_kind.values())), questions=len(questions),
@@ -200,6 +201,14 @@ def statement_shifts(
             found.append(Statements(strength=factor, shift=float(pos.mean() - neg.mean()), low=low, high=high))
     progress("reading statements", len(factors), len(factors))
     return tuple(found)
+
+
+def _within(values: Numbers, kinds: Mapping[str, Sequence[int]]) -> Numbers:
+    """The same mean, without what lies between the kinds: their numbers are fixed, so it is no source of chance."""
+    result = values.copy()
+    for rows in kinds.values():
+        result[list(rows)] += values.mean() - values[list(rows)].mean()
+    return result
 
 
 def _kinds(questions: Sequence[Question]) -> list[str]:
