@@ -3,7 +3,7 @@
 python bench/judges.py --out bench/results/judges.json
 
 Each set is halved: a judge learns from one half and is tried on the other, and again with the labels of the half that
-it learns from shuffled. Concepts that the file has already are not tried again.
+it learns from shuffled. What the file has already is not tried again.
 """
 
 from __future__ import annotations
@@ -27,8 +27,19 @@ from trimtab.evidence.judges.words import word_judge
 from trimtab.files import read_json, write_json
 from trimtab.find.pairs import ContrastSet
 from trimtab.find.sources import shipped, shipped_names
+from trimtab.lm.model import Model
 
 Make = Callable[[ContrastSet, ContrastSet], Judge]
+
+
+WORDS: dict[str, Make] = {"classifier": classifier, "word list": word_judge, "embedding": embedding_judge}
+OF = "features of "
+FEATURES = (f"{OF}gemma-3-270m", f"{OF}gemma-3-270m-block-9")
+
+
+def carrying(model: Model, sae: str) -> Make:
+    opened = open_sae(sae)
+    return lambda train, held: carrier_judge(model, opened, train, held)
 
 
 def shuffled(contrast: ContrastSet, seed: int = 0) -> ContrastSet:
@@ -44,30 +55,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--concepts", nargs="+", default=shipped_names())
-    parser.add_argument("--draws", type=int, default=2, help="shufflings of the labels")
+    parser.add_argument("--judges", nargs="+", choices=[*WORDS, *FEATURES], default=[*WORDS, *FEATURES])
+    parser.add_argument("--draws", type=int, default=1, help="shufflings of the labels")
     args = parser.parse_args()
     model = open_model("gemma-3-270m")
-    saes = [open_sae("gemma-3-270m"), open_sae("gemma-3-270m-block-9")]
-    makers: dict[str, Make] = {
-        "classifier": classifier,
-        "word list": word_judge,
-        "embedding": embedding_judge,
-        **{f"features of {sae.name}": lambda a, b, sae=sae: carrier_judge(model, sae, a, b) for sae in saes},
-    }
     results = read_json(args.out)["results"] if args.out.exists() else []
-    for concept in [name for name in args.concepts if name not in [one["concept"] for one in results]]:
+    for concept in args.concepts:
         held, train = halves(shipped(concept))
-        found: dict[str, Any] = {"concept": concept, "train": len(train), "held": len(held), "judges": {}}
-        for name, make in makers.items():
+        found: dict[str, Any] = next((one for one in results if one["concept"] == concept), {})
+        if not found:
+            found |= {"concept": concept, "train": len(train), "held": len(held), "judges": {}}
+            results.append(found)
+        for name in [one for one in args.judges if one not in found["judges"]]:
+            make = WORDS.get(name) or carrying(model, name.removeprefix(OF))
             wrong = [make(shuffled(train, seed), held) for seed in range(args.draws)]
-            found["judges"][name] = {
-                "skill": make(train, held).as_dict()["skill"],
-                "shuffled": [one.as_dict()["skill"] for one in wrong],
-            }
-        results.append(found)
-        results.sort(key=lambda one: one["concept"])
-        write_json(args.out, {"about": about(model), "results": results})
-        print(concept, {k: round(v["skill"]["auc"], 2) for k, v in found["judges"].items()}, flush=True)
+            skills = [one.as_dict()["skill"] for one in (make(train, held), *wrong)]
+            found["judges"][name] = {"skill": skills[0], "shuffled": skills[1:]}
+            write_json(args.out, {"about": about(model), "results": results})
+            print(concept, name, round(skills[0]["auc"], 2), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from page import put, table
+from page import put
+from tables import table
 
 from trimtab.evidence.judges.judge import MAX_P, MIN_AUC
 from trimtab.files import write_file
@@ -19,7 +20,7 @@ from trimtab.files import write_file
 def render(said: dict[str, Any]) -> str:
     """AUC of every judge for every concept, those that refuse in brackets; the mean; how many shuffled ones judge."""
     results = said["results"]
-    names = list(results[0]["judges"])
+    names = [name for name in results[0]["judges"] if all(name in one["judges"] for one in results)]
     rows = []
     for one in results:
         skills = [one["judges"][name]["skill"] for name in names]
