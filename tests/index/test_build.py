@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,27 +105,38 @@ def test_killed_builds_end_with_the_same_bytes(world: PlantedWorld, corpus: str,
     assert again.about == whole.about
 
 
-def test_kill_minus_nine_at_random_moments(corpus: str, world: PlantedWorld, tmp_path: Path) -> None:
+def test_kill_minus_nine_at_ten_random_moments(corpus: str, world: PlantedWorld, tmp_path: Path) -> None:
+    """A process that has loaded everything forks a child for each try, so that ten kills cost no ten starts."""
     whole = build(world.model, world.sae, [corpus], tmp_path / "whole", SPEC)
     script = (
-        "import sys\n"
+        "import os, random, signal, sys, threading, time\n"
+        "import torch\n"
+        "torch.set_num_threads(1)\n"
         "from trimtab.testing.planted import planted_world\n"
         "from trimtab.index.build import IndexSpec, build\n"
-        "w = planted_world()\n"
-        "print('ready', flush=True)\n"
-        f"build(w.model, w.sae, [{corpus!r}], sys.argv[1], IndexSpec.parse({SPEC.model_dump()!r}), save_every=0)\n"
+        "w, draw = planted_world(), random.Random(0)\n"
+        f"spec, folder = IndexSpec.parse({SPEC.model_dump()!r}), sys.argv[1]\n"
+        "kills, longest = 0, 0.8\n"
+        "while kills < 10:\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        f"        build(w.model, w.sae, [{corpus!r}], folder, spec, save_every=0)\n"
+        "        os._exit(0)\n"
+        "    time.sleep(draw.uniform(0, longest))\n"
+        "    os.kill(child, signal.SIGKILL)\n"
+        "    _, status = os.waitpid(child, 0)\n"
+        "    if os.WIFSIGNALED(status):\n"
+        "        kills += 1\n"
+        "    else:\n"  # it was done before the kill
+        "        import shutil\n"
+        "        shutil.rmtree(folder)\n"
+        "        longest /= 2\n"
+        "print(kills)\n"
     )
-    draw = random.Random(0)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    for _ in range(3):
-        job = subprocess.Popen(
-            [sys.executable, "-c", script, tmp_path / "killed"], stdout=subprocess.PIPE, env=environment
-        )
-        assert job.stdout is not None
-        job.stdout.readline()
-        time.sleep(draw.uniform(0.0, 0.4))
-        job.send_signal(signal.SIGKILL)
-        job.communicate()
+    command = [sys.executable, "-c", script, tmp_path / "killed"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=True, text=True)
+    assert done.stdout.strip() == "10"
     build(world.model, world.sae, [corpus], tmp_path / "killed", SPEC)
     assert files(tmp_path / "killed") == files(whole.folder)
 

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import re
 import shutil
+from base64 import b64decode
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
 from trimtab.errors import InputError
 from trimtab.index.labels import add_rule_labels
-from trimtab.index.page import page, write_page, write_site
+from trimtab.index.page import page, write_page
 from trimtab.index.search import find, firing, nearest
 from trimtab.index.show import show
+from trimtab.index.site import write_site
 from trimtab.index.store import Index, open_index
+from trimtab.index.tables import write_table
 from trimtab.lm.residual import read
 from trimtab.report.blocks import narrow
 from trimtab.testing.planted import PlantedWorld
@@ -142,13 +148,39 @@ def test_texts_cannot_become_markup(own: Index) -> None:
 
 
 def test_a_site_has_every_live_feature_and_its_links_lead_somewhere(own: Index, tmp_path: Path) -> None:
+    place = np.random.default_rng(0).random((own.features, 2)).astype(np.float32)
+    live = [row["feature"] for row in own.query("from features where count > 0 order by feature")]
+    at, group = place[live], np.arange(len(live)) % 3 - 1
+    write_table(own.folder / "map.parquet", {"feature": live, "x": at[:, 0], "y": at[:, 1], "cluster": group})
     site = write_site(own, tmp_path / "site")
-    live = [row["feature"] for row in own.query("from features where count > 0")]
-    assert {int(p.stem) for p in (site / "feature").iterdir()} == set(live)
-    listed = json.loads((site / "features.js").read_text().removeprefix("const FEATURES = ").strip().rstrip(";"))
-    assert sorted(row[0] for row in listed) == sorted(live)
-    for path in site.rglob("*.html"):
-        for address in outline(path.read_text()).addresses:
+    listed = script(site / "features.js", "FEATURES")
+    assert [row[0] for row in listed] == live
+    pages = {}
+    for path in (site / "data").iterdir():
+        number, packed = re.fullmatch(r'shard\((\d+),"(.*)"\)\n', path.read_text()).groups()  # type: ignore[union-attr]
+        assert path.stem == number
+        some = json.loads(gzip.decompress(b64decode(packed)))
+        assert {int(key) // 16 for key in some} == {int(number)}
+        pages |= {int(key): value for key, value in some.items()}
+    assert sorted(pages) == live
+    for before, (number, (_, previous, following, inside)) in zip([None, *live], sorted(pages.items()), strict=False):
+        assert previous == before
+        assert pages.get(following, [None, number])[1] == number
+        assert f"Feature {number}" in inside
+        assert set(outline(inside).addresses) <= {f"#{other}" for other in live}
+    assert any("href" in inside for *_, inside in pages.values())
+    points = script(site / "points.js", "POINTS")
+    assert points["feature"] == live
+    assert points["x"] == [round(10_000 * float(x)) for x in at[:, 0]]
+    assert len(points["names"]) == 2
+    for path in site.glob("*.html"):
+        text = path.read_text()
+        assert "http" not in text
+        for address in outline(text.split("<script>")[0] + "</body></html>").addresses:
             assert address == "data:," or (path.parent / address).is_file()
     with pytest.raises(InputError, match="exists already"):
         write_site(own, site)
+
+
+def script(path: Path, name: str) -> Any:
+    return json.loads(path.read_text().removeprefix(f"const {name} = ").strip().rstrip(";"))

@@ -196,8 +196,11 @@ def pack(
 
 @group.command()
 def site(folder: Folder, out_folder: Out, as_json: o.Json = False) -> None:
-    """Write a static site: a page for every feature, and a search. It opens from disk and from any web server."""
-    from trimtab.index.page import write_site
+    """Write a static site: a page for every feature, a search, and the map if there is one (`trimtab index map`).
+
+    It opens from disk and from any web server.
+    """
+    from trimtab.index.site import write_site
     from trimtab.index.store import open_index
 
     index = open_index(folder)

@@ -177,28 +177,41 @@ class Index:
 
     def feature(self, index: int) -> Feature:
         """Everything about one feature; examples strongest first, then random ones, then bands from weak to strong."""
-        self.check(index)
-        row = self.query("from features where feature = ?", [index])[0]
-        return Feature(
-            index=index,
-            **{name: row[name] for name in ("count", "density", "mean", "max", "words_error", "partners_error")},
-            histogram=tuple(
-                (2 ** (-20 + i / 4), 2 ** (-20 + (i + 1) / 4), n)
-                for i, n in enumerate(row["histogram"], row["first_bin"])
-            ),
-            words=self.words([index]).get(index, ()),
-            partners=tuple(
-                (r["other"], r["count"])
-                for r in self.query("from partners where feature = ? order by count desc, other limit 20", [index])
-            ),
-            sources=tuple(
-                (r["source"], r["count"])
-                for r in self.query("from sources where feature = ? order by count desc, source", [index])
-            ),
-            examples=tuple(self.examples([index])[index]),
-            lens=self.lenses([index]).get(index),
-            labels=self.labels([index]).get(index, ()),
-        )
+        return self.several([index])[0]
+
+    def several(self, features: Sequence[int]) -> list[Feature]:
+        """Everything about each of `features`, as `feature` has it, with as many queries as for one."""
+        where, values = _among([self.check(index) for index in features])
+        rows = {row["feature"]: row for row in self.query(f"from features {where}", values)}
+        names = ("count", "density", "mean", "max", "words_error", "partners_error")
+        partners = self._pairs("partners", "other", where, values)
+        sources = self._pairs("sources", "source", where, values)
+        words, examples = self.words(features), self.examples(features)
+        lenses, labels = self.lenses(features), self.labels(features)
+        return [
+            Feature(
+                index=index,
+                **{name: rows[index][name] for name in names},
+                histogram=tuple(
+                    (2 ** (-20 + i / 4), 2 ** (-20 + (i + 1) / 4), n)
+                    for i, n in enumerate(rows[index]["histogram"], rows[index]["first_bin"])
+                ),
+                words=words.get(index, ()),
+                partners=tuple(partners.get(index, ())[:20]),
+                sources=tuple(sources.get(index, ())),
+                examples=tuple(examples[index]),
+                lens=lenses.get(index),
+                labels=labels.get(index, ()),
+            )
+            for index in features
+        ]
+
+    def _pairs(self, table: str, item: str, where: str, values: Sequence[int]) -> dict[int, list[tuple[Any, int]]]:
+        """(item, count) of each feature, the largest count first."""
+        found: dict[int, list[tuple[Any, int]]] = {}
+        for row in self.query(f"from {table} {where} order by feature, count desc, {item}", values):
+            found.setdefault(row["feature"], []).append((row[item], row["count"]))
+        return found
 
     def words(self, features: Sequence[int] | None = None, most: int = 20) -> dict[int, tuple[Word, ...]]:
         """The tokens that each feature (None: all of them) fires on most."""
