@@ -146,7 +146,7 @@ def _histogram(feature: Feature) -> str:
     middle = feature.histogram[len(feature.histogram) // 2][0]
     inside = (
         f"<figure><svg class='bars' viewBox='0 0 100 40' preserveAspectRatio='none' role='img' "
-        f"aria-label='Histogram of activations from {low:.3g} to {high:.3g}, at most {most:,} tokens in a bar'>{bars}</svg>"
+        f"aria-label='Histogram of activations, {low:.3g} to {high:.3g}, at most {most:,} tokens in a bar'>{bars}</svg>"
         f"<div class='axis'><span>{low:.3g}</span><span>{middle:.3g}</span><span>{high:.3g}</span></div></figure>"
     )
     return _card("Activations", inside, f"both scales logarithmic; highest bar {most:,} tokens")
