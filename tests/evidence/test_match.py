@@ -28,11 +28,11 @@ def test_every_draw_is_brought_to_the_recipes_cost(world: PlantedWorld) -> None:
     assert found.reached
     assert found.kl == pytest.approx(match.cost_of(world.model, recipe), rel=0.1)
     for one, other, k in zip(found.factors, again.factors, range(8), strict=True):
-        assert other == pytest.approx(10 * one, rel=0.1), k
+        assert other == pytest.approx(10 * one, rel=0.15), k
     for part in range(match.GROUPS):
         ids = match.neutral_ids(world.model)[part :: match.GROUPS]
         wanted, *costs = match._costs(world.model, [recipe, *found.recipes[part :: match.GROUPS]], ids).tolist()
-        assert all(abs(cost - wanted) < 0.06 * wanted for cost in costs)
+        assert all(abs(cost - wanted) < 0.11 * wanted for cost in costs)
 
 
 def test_a_recipe_that_does_nothing_has_controls_that_are_left_alone(world: PlantedWorld) -> None:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from trimtab.lm.load import Model
     from trimtab.steer.recipe import Recipe
 
-TEXTS = 16
+TEXTS = 12
 TOKENS = 32
-PLACES = 6
+PLACES = 4
 """Of the first `TEXTS` neutral texts the first `TOKENS` tokens are read, and predictions compared at `PLACES`."""
 
 GROUPS = 4
@@ -33,7 +33,7 @@ GROUPS = 4
 REACHED = 0.25
 """An arm is at the recipe's KL when its mean KL is within this share of it."""
 
-_CLOSE = 0.05
+_CLOSE = 0.1
 _ROUNDS = 6
 _STEP, _MOST = 8.0, 64.0  # how far a factor may go in one round, and in all
 
