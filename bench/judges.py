@@ -2,8 +2,8 @@
 
 python bench/judges.py --out bench/results/judges.json
 
-Each set is halved: a judge learns from one half and is tried on the other, and again with the labels of the half that
-it learns from shuffled. What the file has already is not tried again.
+Each set is halved: a judge learns from one half and is tried on the other, and again with the labels of both
+halves shuffled. What the file has already is not tried again.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main() -> None:
             results.append(found)
         for name in [one for one in args.judges if one not in found["judges"]]:
             make = WORDS.get(name) or carrying(model, name.removeprefix(OF))
-            wrong = [make(shuffled(train, seed), held) for seed in range(args.draws)]
+            wrong = [make(shuffled(train, seed), shuffled(held, ~seed)) for seed in range(args.draws)]
             skills = [one.as_dict()["skill"] for one in (make(train, held), *wrong)]
             found["judges"][name] = {"skill": skills[0], "shuffled": skills[1:]}
             write_json(args.out, {"about": about(model), "results": results})
