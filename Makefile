@@ -50,6 +50,13 @@ bench-rows: $(VENV)/.installed-dev
 	$(RUN) $(BIN)/python bench/rows.py run build/rows
 	$(RUN) $(BIN)/python bench/rows.py check build/rows --out bench/results/rows.json
 
+# PERSONA=FOLDER adds sets of model-written evals. What is in bench/results/find_* already is not measured again.
+bench-find: $(VENV)/.installed-dev ## measure ways of finding (40 minutes), write docs/finding-measured.md
+	$(RUN) $(BIN)/python bench/find_cost.py
+	$(if $(PERSONA),$(RUN) $(BIN)/python bench/find_persona.py $(PERSONA))
+	$(RUN) $(BIN)/python bench/find_methods.py $(PERSONA)
+	$(BIN)/python bench/find_page.py bench/results docs/finding-measured.md
+
 bench-page: $(VENV)/.installed-dev
 	$(BIN)/python bench/page.py bench/results docs/performance.md
 

@@ -7,7 +7,7 @@ import torch
 
 from trimtab.errors import InputError
 from trimtab.find import effect
-from trimtab.find.effect import likelihood_shift, matched_strength, text_likelihoods
+from trimtab.find.effect import likelihood_shift, matched_strength, neutral, text_likelihoods
 from trimtab.find.gain import curvature, gains, likelihood_gradient
 from trimtab.find.pairs import ContrastSet
 from trimtab.testing.planted import PlantedWorld
@@ -95,3 +95,16 @@ def test_gains_rank_the_writer_first_among_all_features(world: PlantedWorld, sea
     found = gains(likelihood_gradient(world.model, world.site, sea), curvature(world.model, world.site, draws=16), rows)
     assert int(found.argmax()) == world.concepts["sea"]
     assert all(float(found[index]) == 0.0 for index in world.readers.values())
+
+
+def test_what_is_known_already_changes_nothing_and_a_start_is_only_a_start(
+    world: PlantedWorld, sea: ContrastSet
+) -> None:
+    few, row = sea.take(8), {world.site: world.sae.rows([world.concepts["sea"]])[0]}
+    known, base = neutral(world.model), text_likelihoods(world.model, few)
+    plain = likelihood_shift(world.model, row, few, kl=0.2)
+    assert likelihood_shift(world.model, row, few, kl=0.2, base=base, known=known) == plain
+    for start in (plain.strength / 50, plain.strength * 20):
+        again = likelihood_shift(world.model, row, few, kl=0.2, known=known, start=start)
+        assert again.kl == pytest.approx(0.2, rel=0.1)
+        assert again.strength == pytest.approx(plain.strength, rel=0.1)

@@ -126,3 +126,16 @@ def test_the_lens_of_a_writer_is_its_words(world: PlantedWorld) -> None:
     for concept, words_of in world.words.items():
         ids = promoted(world.model, world.directions[concept][None], 5)[0]
         assert set(words(world.model, ids)) == set(words_of)
+
+
+def test_the_saes_own_density_decides_where_it_has_one(world: PlantedWorld, sea: ContrastSet) -> None:
+    """On texts half of which are about the sea a feature of the sea is not rare, and it is not to be judged by them."""
+    writer = world.concepts["sea"]
+    at = torch.arange(world.sae.d_sae) == writer
+    dense, rare = (replace(world.sae, density=torch.where(at, share, 0.001)) for share in (0.5, 0.0001))
+    assert writer not in {one.index for one in select(world.model, dense, sea, output=False)}
+    tight = Filters(max_density=0.01)
+    found = {one.index: one for one in select(world.model, rare, sea, output=False, filters=tight)}
+    assert found[writer].density == pytest.approx(0.0001)
+    bare = replace(world.sae, density=None)
+    assert writer not in {one.index for one in select(world.model, bare, sea, output=False, filters=tight)}
