@@ -61,7 +61,7 @@ def texts_of(name: str, folder: Path | None) -> Splits:
     """
     if not name.startswith("persona: "):
         return shipped(name).split(SHARES)
-    parts = split(_file(name, folder))
+    parts = split(_file(name, folder), dev=80, test=80)
     return Splits(_first(parts.train, MOST), _first(parts.dev, HELD), _first(parts.test, HELD))
 
 
