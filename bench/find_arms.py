@@ -48,7 +48,7 @@ def methods(model: Model, task: Task, sae: SAE, scores: Sequence[FeatureScore]) 
 def choices(task: Task, sae: SAE, scores: Sequence[FeatureScore]) -> Arms:
     """The mean difference on 32 features chosen otherwise: by order, by how rare, or to read the contrast together."""
     ways = {f"density up to {d:g}": top(scores, density=d) for d in (0.01, 1.0)}
-    ways |= {f"by {order}": top(scores, order=order) for order in ("input", "gain")}
+    ways["by gain"] = top(scores, order="gain")
     chosen = {name: [one.index for one in some] for name, some in ways.items()}
     chosen["together"] = separating(task.train[0], LIMIT)
     acts = task.train[0]

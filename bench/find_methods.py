@@ -26,8 +26,9 @@ from machine import about
 from torch import Tensor
 
 from trimtab import open_model, open_sae
+from trimtab.find import effect
 from trimtab.find.contrast import collect
-from trimtab.find.effect import Neutral, likelihood_shift, neutral
+from trimtab.find.effect import Neutral, likelihood_shift, neutral, text_likelihoods
 from trimtab.find.gain import Curvature, curvature
 from trimtab.find.pairs import ContrastSet
 from trimtab.find.select import FeatureScore
@@ -37,8 +38,10 @@ from trimtab.sae.sae import SAE
 from trimtab.spec import Site
 
 SMALL, LARGE = 0.1, 0.5
+BOTH = ("caa", "mean_difference", "one feature, by gain")
 OTHER_SITES = (5, 11)
-PAIRS = ((10, 0), (10, 1), (30, 0), (100, 0), (300, 0))
+WHY = ("sea", "sentiment", "formality", "food")  # the concepts on which the causes of bad regressions are looked for
+PAIRS = ((10, 0), (30, 0), (100, 0), (300, 0))
 
 
 class Wanted(NamedTuple):
@@ -61,11 +64,11 @@ class Lab:
     curves: tuple[Curvature, Curvature]
     known: Neutral
     out: Path
-    half: bool
+    quick: Model  # the same with its matrices in bfloat16
 
     def fast(self) -> torch.autocast:
         """Matrix products in bfloat16, which halves the time; sums and residuals stay in float32."""
-        return _fast(self.model, self.half)
+        return _fast(self.model, self.quick is not self.model)
 
     def done(self) -> dict[str, dict[str, Any]]:
         """What has been measured, by key."""
@@ -80,25 +83,34 @@ def key(line: dict[str, Any]) -> str:
     return " | ".join(str(line[part]) for part in ("set", "part", "arm", "on", "kl"))
 
 
-def wanted(lab: Lab, task: Task, folder: Path | None) -> Iterator[Wanted]:
-    """All measurements of one set, but for the best cluster, which dev has to choose first."""
+def wanted(lab: Lab, task: Task, folder: Path | None, done: dict[str, dict[str, Any]]) -> Iterator[Wanted]:
+    """All measurements of one set; `done` fills up meanwhile, so the best cluster on dev is known when it is due."""
     sae = lab.saes[0]
     scores = [
         scored(lab.model, one, task, curve, i) for i, (one, curve) in enumerate(zip(lab.saes, lab.curves, strict=True))
     ]
     own = arms.methods(lab.model, task, sae, scores[0])
     counts = (("features", len(top(scores[0]))), ("confirmed", len(scores[0])))
-    yield from (Wanted("methods", name, v, (SMALL, LARGE), note=counts) for name, v in own.items())
+    for name, v in own.items():
+        yield Wanted("methods", name, v, (SMALL, LARGE) if name in BOTH else (SMALL,), note=counts)
     yield from (Wanted("controls", name, v) for name, v in arms.controls(task, sae).items())
     candidates = {name: own[name] for name in ("one feature, by gain", arms.OWN) if name in own}
     groups = arms.clusters(task, sae, scores[0])
     yield from (Wanted("choice of find", name, v, on="dev") for name, v in (candidates | groups).items())
-    yield from (Wanted("clusters", name, v) for name, v in groups.items())
+    best = max(groups, key=lambda name: _on_dev(done, task, name), default=None)
+    if best is not None:
+        yield Wanted("clusters", best, groups[best])
     others = _dense_only(lab, task)
     yield from (Wanted("layers", name, v) for name, v in arms.layers(task, lab.saes, scores, others).items())
     yield from (Wanted("choices", name, v) for name, v in arms.choices(task, sae, scores[0]).items())
     yield from _pairs(task, sae)
-    yield from _regression(lab, task, scores[0], own["caa"], folder)
+    if task.name in WHY or task.name.startswith("persona: "):
+        yield from _regression(lab, task, scores[0], own["caa"], folder)
+
+
+def _on_dev(done: dict[str, dict[str, Any]], task: Task, arm: str) -> float:
+    line = {"set": task.name, "part": "choice of find", "arm": arm, "on": "dev", "kl": SMALL}
+    return float(done[key(line)].get("shift", -math.inf))
 
 
 def _pairs(task: Task, sae: SAE) -> Iterator[Wanted]:
@@ -167,13 +179,21 @@ def measure(lab: Lab, task: Task, one: Wanted, done: dict[str, dict[str, Any]]) 
         began = time.perf_counter()
         if one.vectors and any(bool(v.any()) for v in one.vectors.values()):
             with lab.fast():
-                shift = likelihood_shift(lab.model, one.vectors, texts, kl=kl, base=base, known=lab.known, start=near)
+                shift = likelihood_shift(lab.quick, one.vectors, texts, kl=kl, base=base, known=lab.known, start=near)
             near = shift.strength * math.sqrt(one.kls[-1] / kl)
             line |= {**asdict(shift), "kl": kl, "reached": shift.kl}
         line["seconds"] = round(time.perf_counter() - began, 2)
         with lab.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         done[key(line)] = line
+
+
+def _halved(model: Model) -> Model:
+    """The model with the matrices of its linear layers in bfloat16, so that they are not cast at every pass."""
+    for part in model.hf.modules():
+        if isinstance(part, torch.nn.Linear):
+            part.weight = torch.nn.Parameter(part.weight.detach().to(torch.bfloat16), requires_grad=False)
+    return model
 
 
 def _fast(model: Model, half: bool) -> torch.autocast:
@@ -199,9 +219,11 @@ def main() -> None:
     parser.add_argument("--float32", action="store_true", help="all in float32, in twice the time")
     args = parser.parse_args()
     model, saes = open_model(args.model), tuple(open_sae(name) for name in args.saes)
+    quick = model if args.float32 else _halved(open_model(args.model))
     with _fast(model, not args.float32):
-        known = neutral(model)
-    lab = Lab(model, saes, tuple(curvature(model, sae.site) for sae in saes), known, args.out, not args.float32)
+        known = neutral(quick)
+    lab = Lab(model, saes, tuple(curvature(model, sae.site) for sae in saes), known, args.out, quick)
+    effect.TOKENS_PER_BATCH = 448  # fewer and longer passes than on a small machine
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for name in args.sets or names(args.folder):
         done = lab.done()
@@ -209,8 +231,11 @@ def main() -> None:
         if key(end) in done:
             continue
         began, before = time.perf_counter(), len(done)
-        task = prepare(name, args.folder, model, saes, lab.fast)
-        for one in wanted(lab, task, args.folder):
+        parts, train, dev = prepare(name, args.folder, model, saes)
+        with lab.fast():
+            base = text_likelihoods(quick, parts.dev), text_likelihoods(quick, parts.test)
+        task = Task(name, parts, train, dev, base)
+        for one in wanted(lab, task, args.folder, done):
             measure(lab, task, one, done)
         sizes = {k: [len(p.positive), len(p.negative)] for k, p in zip(task.parts._fields, task.parts, strict=True)}
         with args.out.open("a", encoding="utf-8") as file:

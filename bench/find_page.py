@@ -11,6 +11,7 @@ from pathlib import Path
 
 import find_tables as tables
 from find_methods import SMALL
+from find_sets import names
 from page import put
 
 from trimtab.files import write_file
@@ -27,6 +28,8 @@ def answers(lines: tables.Lines) -> str:
         ("Does a cluster do more than all 32 features together?", shifts(tables.BEST), shifts("mean_difference")),
         ("Do 32 features do more than the single best one (by gain)?", shifts("mean_difference"),
          shifts("one feature, by gain")),
+        ("Does the choice on dev among feature, clusters and all 32 do more than all 32?", shifts(tables.FOUND),
+         shifts("mean_difference")),
         ("Is the best feature by gain better than the one of largest effect?", shifts("one feature, by gain"),
          shifts("one feature, by effect")),
         ("Does per-prompt least squares do more than nothing (a random direction)?", shifts("per_prompt"),
@@ -64,10 +67,11 @@ def main() -> None:
         for name in ("methods", "by_set", "regression", "layers", "pairs", "choices"):
             text = put(text, name, getattr(tables, name)(found))
         text = put(text, "answers", answers(found))
-    for file, names in (("find_persona", ("personas", "rules")), ("find_cost", ("cost",))):
+        text = put(text, "measured", tables.measured(found, names(folder)))
+    for file, parts in (("find_persona", ("personas", "rules")), ("find_cost", ("cost",))):
         if (folder / f"{file}.json").exists():
             said = json.loads((folder / f"{file}.json").read_text(encoding="utf-8"))
-            for name in names:
+            for name in parts:
                 text = put(text, name, getattr(tables, name)(said))
     with write_file(page) as part:
         part.write_text(text, encoding="utf-8")

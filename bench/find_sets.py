@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from find_persona import SEEN, split
 from torch import Tensor
 
 from trimtab.find.contrast import Activations, Side, collect
-from trimtab.find.effect import text_likelihoods
 from trimtab.find.find import Settings
 from trimtab.find.gain import Curvature, gains, likelihood_gradient
 from trimtab.find.pairs import ContrastSet, Splits
@@ -72,13 +69,12 @@ def answers_of(name: str, folder: Path | None, most: int) -> ContrastSet:
 
 
 def prepare(
-    name: str, folder: Path | None, model: Model, saes: Sequence[SAE], fast: Callable[[], AbstractContextManager[Any]]
-) -> Task:
-    """Read, split and run the model over a set; `fast` is the precision that likelihoods are measured in."""
+    name: str, folder: Path | None, model: Model, saes: Sequence[SAE]
+) -> tuple[Splits, tuple[Activations, ...], tuple[Activations, ...]]:
+    """Read and split a set, and collect the activations of train and dev at the site of each SAE."""
     parts = texts_of(name, folder)
     train, dev = (tuple(collect(model, saes, part)) for part in parts[:2])
-    with fast():
-        return Task(name, parts, train, dev, (text_likelihoods(model, parts.dev), text_likelihoods(model, parts.test)))
+    return parts, train, dev
 
 
 def scored(model: Model, sae: SAE, task: Task, curve: Curvature, site: int = 0) -> list[FeatureScore]:

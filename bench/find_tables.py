@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from find_methods import LARGE, SMALL
+from find_methods import BOTH, LARGE, SMALL
 from tables import table
 
 from trimtab.find.stats import bootstrap_mean
@@ -93,11 +93,18 @@ def difference(one: dict[str, float], other: dict[str, float]) -> tuple[str, str
     return f"{interval(gaps)}, more in {int((gaps > 0).sum())} of {len(gaps)} sets", verdict
 
 
+def measured(lines: Lines, every: Sequence[str]) -> str:
+    """Which sets there are numbers of, and which are still to be measured."""
+    lacking = [name for name in every if name not in lines.sets]
+    rest = f" Not measured yet: {', '.join(lacking)}." if lacking else ""
+    return f"Measured: {len(lines.sets)} of {len(every)} sets ({', '.join(lines.sets)}).{rest}"
+
+
 def methods(lines: Lines) -> str:
     """Every way, means over the sets."""
     rows = []
     for arm, label in NAMES.items():
-        small, large = lines.shifts(arm), lines.shifts(arm, LARGE)
+        small, large = lines.shifts(arm), lines.shifts(arm, LARGE) if arm in BOTH else {}
         sure = sum(lines.get(name, arm)["low"] > 0 for name in small)
         rows.append([label, interval(small.values()), f"{sure} of {len(small)}", interval(large.values())])
     head = [
@@ -183,7 +190,6 @@ def choices(lines: Lines) -> str:
     labels = {
         "density up to 0.01": "on at most 1 % of tokens, by effect and gain",
         "density up to 1": "any density, by effect and gain",
-        "by input": "on at most 10 %, by effect alone",
         "by gain": "on at most 10 %, by gain alone",
         "together": "any density, chosen to read the contrast together",
     }
