@@ -13,6 +13,7 @@ from tables import table
 
 from trimtab.find.stats import bootstrap_mean
 
+BAR = 0.95
 BEST = "best cluster"
 FOUND = "what find takes"
 CONTROL = "random direction"
@@ -209,7 +210,9 @@ def personas(said: dict[str, Any]) -> str:
         low, high = one[rule]["interval"]
         rows.append([name, str(len(one[rule]["features"])), f"{one[rule]['test']:.3f}", f"{one['dense']['test']:.3f}",
                      f"{one[rule]['ratio']:.3f} [{low:.3f}, {high:.3f}]"])  # fmt: skip
-    return table(["set", "features", "AUC of features", "AUC of dense probe", "ratio"], rows)
+    below = [name for name, one in said["sets"].items() if one[rule]["ratio"] < BAR]
+    head = table(["set", "features", "AUC of features", "AUC of dense probe", "ratio"], rows)
+    return f"{head}\n\nBelow {BAR}: {', '.join(below) or 'none'}."
 
 
 def rules(said: dict[str, Any]) -> str:
@@ -218,8 +221,8 @@ def rules(said: dict[str, Any]) -> str:
     for rule in said["dev"]:
         ratios = [one[rule]["ratio"] for one in said["sets"].values()]
         rows.append([rule, f"{said['dev'][rule]:.3f}", f"{np.mean(ratios):.3f}", f"{min(ratios):.3f}",
-                     f"{sum(r >= 0.95 for r in ratios)} of {len(ratios)}"])  # fmt: skip
-    return table(["rule", "AUC on dev", "mean ratio on test", "lowest", "at least 0.95"], rows)
+                     f"{sum(r >= BAR for r in ratios)} of {len(ratios)}"])  # fmt: skip
+    return table(["rule", "AUC on dev", "mean ratio on test", "lowest", f"at least {BAR}"], rows)
 
 
 def cost(said: dict[str, Any]) -> str:
