@@ -8,7 +8,7 @@ BIN     = $(VENV)/bin
         bench bench-engine bench-overhead bench-steps bench-sweep bench-curves bench-tried bench-rows bench-page
 
 help: ## say what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: $(VENV)/.installed ## steer Gemma-3-270M and show the proof
 	$(BIN)/trimtab demo
@@ -59,6 +59,12 @@ bench-find: $(VENV)/.installed-dev ## measure ways of finding (40 minutes), writ
 
 bench-page: $(VENV)/.installed-dev
 	$(BIN)/python bench/page.py bench/results docs/performance.md
+
+# TEXTS=FILE are the texts that are indexed. MEMORY=1 adds a build of a million tokens (about ten minutes).
+bench-index: $(VENV)/.installed-dev ## measure the feature index (two minutes), write the tables of docs/index.md
+	$(BIN)/python bench/index.py $(TEXTS) --out bench/results/index.json
+	$(if $(MEMORY),$(BIN)/python bench/index.py $(TEXTS) --dtypes bfloat16 --threads 2 --memory 100000 1000000 --out bench/results/index-memory.json)
+	$(BIN)/python bench/index_page.py bench/results docs/index.md
 
 setup: $(VENV)/.installed-dev ## prepare .venv and nothing else
 

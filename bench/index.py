@@ -1,84 +1,165 @@
 """How fast and how small building an index is: against the bare forward pass, and against keeping every firing.
 
-    python bench/index.py TEXTS --model NAME --sae NAME --tokens 100000
+    python bench/index.py TEXTS --out bench/results/index.json           speed, a minute or two
+    python bench/index.py TEXTS --memory 100000 1000000 --out bench/results/index-memory.json
 
-Each way runs in a process of its own over the same contexts and batches. Times are processor seconds (so that other
-work on the machine does not count), memory is the largest resident size of the process.
+Speed is measured in one process, in turns over the same contexts and batches, after one turn that does not count:
 
-bare    the model's blocks up to the SAE's site, nothing else
-ours    trimtab.index.build, with everything that it stores
-keep    the straightforward way: every activation of every token is kept, then sorted for each feature
+bare      the model's blocks up to the SAE's site as torch runs them, nothing else
+packed    the same with weights laid out for oneDNN, as the index runs them
+ours      trimtab.index.build up to its last window; what it takes to write the tables, once, is told apart
+keep      the straightforward way: every activation of every token is kept, then sorted for each feature
+
+Times are processor seconds, so that other work on the machine does not count; with one thread they are also what a
+clock shows on a machine that does nothing else. Memory is the largest resident size of a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
-WAYS = ("bare", "ours", "keep")
+import numpy as np
+import torch
+from machine import about, peak_megabytes
+
+from trimtab.index import build as building
+from trimtab.index.build import IndexSpec, _windows, build
+from trimtab.index.events import TOKENS_PER_BATCH
+from trimtab.lm.load import open_model
+from trimtab.lm.model import Model
+from trimtab.lm.packed import packed_layers
+from trimtab.lm.residual import read
+from trimtab.lm.texts import batches
+from trimtab.sae.load import open_sae
+from trimtab.sae.sae import SAE
+
+WAYS = ("bare", "packed", "ours", "keep")
 
 
 def main() -> None:
-    """Run every way and print a table."""
+    """Measure and write JSON."""
     parser = argparse.ArgumentParser(description="Measure how fast and how small building an index is.")
     parser.add_argument("texts", nargs="+")
     parser.add_argument("--model", default="gemma-3-270m")
     parser.add_argument("--sae", default="gemma-3-270m")
-    parser.add_argument("--tokens", type=int, default=100_000)
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--tokens", type=int, default=14_000)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--memory", type=int, nargs="+", default=[], help="measure memory at these numbers of tokens")
+    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--write-tokens", type=Path, help="write 64 contexts of 128 tokens for other programs, and stop"
+    )
+    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    if given.way:
-        print(json.dumps(measure(given)))
+    torch.set_num_threads(given.threads)
+    if given.peak:
+        print(json.dumps(peak(given)))
         return
-    rows = {}
-    for way in WAYS:
-        done = subprocess.run(
-            [sys.executable, __file__, *sys.argv[1:], "--way", way], stdout=subprocess.PIPE, check=True
-        )
-        rows[way] = json.loads(done.stdout)
-        row = rows[way]
-        share = (row["tokens"] / row["seconds"]) / (rows["bare"]["tokens"] / rows["bare"]["seconds"])
-        print(
-            f"{way:<5} {row['tokens']:>9,} tokens  {row['tokens'] / row['seconds']:>9,.0f} tokens/s  "
-            f"{share:>5.2f} of bare  {row['megabytes']:>7,.0f} MB",
-            flush=True,
-        )
+    if given.write_tokens:
+        write_tokens(given)
+        return
+    said = [memory(given, tokens) for tokens in given.memory] or [speed(given, dtype) for dtype in given.dtypes]
+    if given.out:
+        given.out.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
 
 
-def measure(given: argparse.Namespace) -> dict[str, float]:
-    """One way, in this process: tokens, processor seconds after everything is loaded, peak memory."""
-    from trimtab.index.build import IndexSpec, _windows
-    from trimtab.lm.load import open_model
-    from trimtab.lm.residual import read
-    from trimtab.sae.load import open_sae
-
-    model, sae = open_model(given.model), open_sae(given.sae)
-    read(model, _ids(model), [sae.site])  # the first pass lays things out
-    spec = IndexSpec(tokens=given.tokens, window=max(1, min(256, given.tokens // 500)))
-    started = time.process_time()
-    if given.way == "ours":
-        from trimtab.index.build import build
-
-        with tempfile.TemporaryDirectory() as folder:
-            tokens = build(model, sae, given.texts, folder, spec).tokens
-    else:
-        tokens, kept = 0, Kept()
-        for window in _windows(model, given.texts, spec, skip=0):
-            tokens += _window(model, sae, window, kept if given.way == "keep" else None)
-            if tokens >= given.tokens:
-                break
-        kept.finish(sae.d_sae)
-    return {
+def speed(given: argparse.Namespace, dtype: str) -> dict[str, Any]:
+    """Every way in turn."""
+    model, sae = open_model(given.model, dtype=dtype), open_sae(given.sae)
+    spec = IndexSpec(tokens=given.tokens, window=64)
+    ways = [way for way in given.ways if way != "keep" or dtype == "float32"]
+    rounds: dict[str, list[float]] = {way: [] for way in ways}
+    tables = tokens = 0.0
+    for turn in range(given.rounds + 1):
+        for way in ways:
+            small = spec.model_copy(update={"tokens": 500, "window": 8}) if turn == 0 else spec
+            started = time.process_time()
+            tokens, after = run(way, model, sae, given.texts, small)
+            if turn:
+                rounds[way].append(time.process_time() - started - after)
+                tables = max(tables, after)
+    best = {way: tokens / min(times) for way, times in rounds.items()}
+    said = {
+        "about": about(model),
         "tokens": tokens,
-        "seconds": time.process_time() - started,
-        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "tokens_per_second": best,
+        "tables_seconds": tables,
+        "rounds": rounds,
     }
+    print(dtype, {way: f"{rate:,.0f}/s, {best['ours'] / rate:.2f}" for way, rate in best.items()}, f"{tables:.1f} s")
+    return said
+
+
+def run(way: str, model: Model, sae: SAE, texts: list[str], spec: IndexSpec) -> tuple[int, float]:
+    """(tokens that were kept or read, seconds spent on writing tables)."""
+    if way == "ours":
+        return ours(model, sae, texts, spec)
+    tokens, kept = 0, Kept()
+    for window in _windows(model, texts, spec, skip=0):
+        if way == "packed":
+            with packed_layers(model):
+                tokens += _window(model, sae, window, None)
+        else:
+            tokens += _window(model, sae, window, kept if way == "keep" else None)
+        if spec.tokens and tokens >= spec.tokens:
+            break
+    if way == "keep":
+        kept.finish(sae.d_sae)
+    return tokens, 0.0
+
+
+def ours(model: Model, sae: SAE, texts: list[str], spec: IndexSpec) -> tuple[int, float]:
+    """A build, and how much of it was writing tables."""
+    seconds, finish = [], building._finish
+
+    def timed(*args: Any) -> None:
+        started = time.process_time()
+        finish(*args)
+        seconds.append(time.process_time() - started)
+
+    building._finish = timed
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return build(model, sae, texts, folder, spec).tokens, seconds[0]
+    finally:
+        building._finish = finish
+
+
+def memory(given: argparse.Namespace, tokens: int) -> dict[str, Any]:
+    """The peak of a build in a process of its own."""
+    command = [sys.executable, __file__, *given.texts, "--model", given.model, "--sae", given.sae]
+    command += ["--threads", str(given.threads), "--dtypes", given.dtypes[0], "--peak", str(tokens)]
+    said = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    print(said, flush=True)
+    return dict(said)
+
+
+def peak(given: argparse.Namespace) -> dict[str, Any]:
+    """Tokens, seconds and megabytes of one build."""
+    model, sae = open_model(given.model, dtype=given.dtypes[0]), open_sae(given.sae)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        tokens = build(model, sae, given.texts, folder, IndexSpec(tokens=given.peak)).tokens
+    return {"tokens": tokens, "seconds": time.monotonic() - started, "megabytes": peak_megabytes()}
+
+
+def write_tokens(given: argparse.Namespace) -> None:
+    """64 full contexts as an array."""
+    model = open_model(given.model)
+    windows = _windows(model, given.texts, IndexSpec(), skip=0)
+    full = (context.ids for window in windows for context in window if len(context.ids) == 128)
+    np.save(given.write_tokens, np.array([ids for ids, _ in zip(full, range(64), strict=False)]))
 
 
 class Kept:
@@ -88,12 +169,11 @@ class Kept:
         self.firings: dict[int, list[tuple[int, int, int, float]]] = {}
         self.contexts: list[tuple[int, ...]] = []
 
-    def add(self, context: tuple[int, ...], f) -> None:  # type: ignore[no-untyped-def]
+    def add(self, context: tuple[int, ...], f: torch.Tensor) -> None:
         """The activations f [seq, d_sae] of one context."""
         number = len(self.contexts)
         self.contexts.append(context)
-        where = (f > 0).nonzero().tolist()
-        for position, feature in where:
+        for position, feature in (f > 0).nonzero().tolist():
             value = float(f[position, feature])
             self.firings.setdefault(feature, []).append((number, position, context[position], value))
 
@@ -109,29 +189,19 @@ class Kept:
         return result
 
 
-def _window(model, sae, window, kept: Kept | None) -> int:  # type: ignore[no-untyped-def]
-    from trimtab.index.events import TOKENS_PER_BATCH
-    from trimtab.lm.residual import read
-    from trimtab.lm.texts import batches
-
+def _window(model: Model, sae: SAE, window: list[Any], kept: Kept | None) -> int:
     tokens = 0
     for rows, ids, mask in batches(window, tokens=TOKENS_PER_BATCH):
         h = read(model, ids, [sae.site], attention_mask=mask)[sae.site]
         tokens += int(mask.sum()) - (len(rows) if model.bos_id is not None else 0)
-        if kept is not None:
-            for row, index in enumerate(rows):
-                context = window[index].ids
-                f = sae.encode(h[row, : len(context)].float())
-                if model.bos_id is not None:
-                    f[0] = 0
-                kept.add(context, f)
+        for row, index in enumerate(rows if kept is not None else []):
+            context = window[index].ids
+            f = sae.encode(h[row, : len(context)].float())
+            if model.bos_id is not None:
+                f[0] = 0
+            assert kept is not None
+            kept.add(context, f)
     return tokens
-
-
-def _ids(model):  # type: ignore[no-untyped-def]
-    import torch
-
-    return torch.tensor([model.encode("A short text.")])
 
 
 if __name__ == "__main__":
