@@ -6,12 +6,12 @@ python bench/index_page.py bench/results docs/index.md
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from page import _machine, table
+from page import put
+from tables import _machine, table
 
 from trimtab.files import write_file
 
@@ -63,11 +63,7 @@ def main() -> None:
     for name, inside in parts.items():
         if not inside:
             continue
-        start, end = f"<!-- {name}: written by bench/index_page.py -->", f"<!-- end of {name} -->"
-        new = f"{start}\n{inside}\n{end}"
-        text, n = re.subn(f"{re.escape(start)}.*?{re.escape(end)}", lambda _, new=new: new, text, flags=re.DOTALL)
-        if n != 1:
-            raise SystemExit(f"{page} has no place for {name}")
+        text = put(text, name, inside, by="bench/index_page.py")
     with write_file(page) as part:
         part.write_text(text, encoding="utf-8")
 
