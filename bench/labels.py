@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import re
 from pathlib import Path
 from typing import Any
 
 import machine
 import numpy as np
-from page import table
+from page import put
+from tables import table
 
 from trimtab.files import write_file, write_json
 from trimtab.index.labels import RULE, Snippet, by_words, detection, held_out, shuffled
@@ -65,7 +65,9 @@ def main() -> None:
     if given.out:
         write_json(given.out, said)
     if given.page:
-        put(given.page, render(said))
+        text = put(given.page.read_text(encoding="utf-8"), "labels", render(said), by="bench/labels.py")
+        with write_file(given.page) as part:
+            part.write_text(text, encoding="utf-8")
 
 
 def labels(index: Index, features: list[int]) -> dict[str, dict[int, str]]:
@@ -135,21 +137,6 @@ def render(said: dict[str, Any]) -> str:
         f"fires and as many in which it does not, for each of the {about['eligible']:,} features (of {about['live']:,} "
         f"that fired in the index) of which the unseen texts have so many.\n\n" + table(head, rows)
     )
-
-
-def put(page: Path, inside: str) -> None:
-    """Put the table between its marks."""
-    start, end = "<!-- labels: written by bench/labels.py -->", "<!-- end of labels -->"
-    text, n = re.subn(
-        f"{re.escape(start)}.*?{re.escape(end)}",
-        lambda _: f"{start}\n{inside}\n{end}",
-        page.read_text(encoding="utf-8"),
-        flags=re.DOTALL,
-    )
-    if n != 1:
-        raise SystemExit(f"{page} has no place for the labels")
-    with write_file(page) as part:
-        part.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

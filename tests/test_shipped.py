@@ -1,13 +1,19 @@
-"""The SAE in the package, on the real model: what its card claims, and that it steers."""
+"""The SAE and the index in the package, on the real model: what they claim, and that the SAE steers."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from trimtab.cli import app
+from trimtab.cli.features import open_chosen
 from trimtab.evidence.demo import choose, neutral_texts
 from trimtab.find.gain import curvature
 from trimtab.find.sources import shipped
+from trimtab.index.store import Index, check_belongs
 from trimtab.lm.load import Model, open_model
 from trimtab.lm.residual import read
 from trimtab.sae.load import check_fits, open_sae
@@ -77,3 +83,46 @@ def test_a_feature_found_by_rule_steers_what_the_model_writes(model: Model, sae:
         rates.append(float(torch.cat(fires).float().mean()))
     plain, steered = rates
     assert steered > max(3 * plain, 0.02)
+
+
+@pytest.fixture(scope="module")
+def index() -> Index:
+    return open_chosen(None)
+
+
+def test_the_index_is_of_this_sae_small_and_whole(index: Index, sae: SAE) -> None:
+    check_belongs(index, sae.fingerprint, sae.name)
+    assert sum(file.stat().st_size for file in index.folder.rglob("*") if file.is_file()) <= 15e6
+    assert index.features == sae.d_sae
+    assert set(index.labels()) == set(range(sae.d_sae))
+    assert index.query("select count(*) filter (count > 0) as n from features")[0]["n"] > 0.8 * sae.d_sae
+    assert index.query("select count(*) as n from (select distinct feature from examples)")[0]["n"] > 0.8 * sae.d_sae
+    texts = index.query("select count(*) as n from tokens where contains(text, '@') or contains(text, 'http')")
+    assert texts[0]["n"] == 0
+    assert not [row for row in index.query("select text from tokens") if row["text"] in ("<bos>", "<start_of_image>")]
+
+
+def test_the_index_says_what_the_model_and_the_sae_do(index: Index, model: Model, sae: SAE) -> None:
+    """Examples that begin where their text begins can be read again; activations are rounded to 8 bits."""
+    rows = index.query(
+        "select feature, tokens, values, value, examples.at from examples "
+        "where position = examples.at + 1 and kind = 'top' and rank = 0 order by feature::bigint * 7919 % 16411 limit 5"
+    )
+    assert len(rows) == 5
+    for row in rows:
+        f = activations(model, sae, [model.bos_id or 0, *row["tokens"]])[:, row["feature"]]
+        assert f.tolist() == pytest.approx(row["values"], rel=0.05, abs=0.02 * row["value"])
+        assert row["values"][row["at"]] == row["value"] > 0
+
+
+def test_features_are_found_at_once_after_installation(index: Index) -> None:
+    hits = json.loads(CliRunner().invoke(app, ["features", "fire", "--json"]).stdout)
+    assert "fire" in [word.text.strip().lower() for word in index.feature(hits[0]["feature"]).words[:3]]
+    shown = CliRunner().invoke(app, ["feature", "11330"])
+    assert shown.exit_code == 0
+    assert "Feature 11330" in shown.stdout
+    assert "Strongest" in shown.stdout
+    said = json.loads(CliRunner().invoke(app, ["features", "--text", "The house was on fire.", "--json"]).stdout)
+    assert {"fire", " fire"} & set(said["tokens"])
+    assert len(said["features"]) == 20
+    assert all(one["label"] for one in said["features"])

@@ -24,7 +24,7 @@ from trimtab.steer.run_folder import read_rows
 PERSONAL = {
     "e-mail address": r"[\w.+-]+@[\w-]+\.\w+|\(at\)|\[at\]",
     "web address": r"https?:|www\.|\b[\w-]+\.(com|org|net|edu|gov|info|io|co|uk|de|ca|au)\b",
-    "handle": r"(?<!\w)@\w+",
+    "handle": r"@",
     "phone or card number": r"(?<!\d)\+?\(?\d[\d() .-]{6,}\d(?!\d)",
     "street address": r"\b\d+[a-z]? ([A-Z]\w+ ){1,3}(Street|St|Road|Rd|Avenue|Ave|Lane|Drive|Boulevard|Blvd|Court)\b",
     "somebody's age": r"[A-Z]\w+ [A-Z]\w+,? (\(\d\d\)|,? ?(aged )?\d\d,)|\b\d+-year-old\b",

@@ -27,8 +27,8 @@ ARROW = " → "
 _AFTER, _NEAR = "after ", "near "
 _BEFORE_AT, _AFTER_AT = 12, 11  # tokens around the firing one that an example counts with
 _WIDTH = _BEFORE_AT + 1 + _AFTER_AT
-_LEAST = 0.01  # a word must add so much balanced accuracy
-_MOST_ON, _MOST = 6, 10
+_LEAST, _LEAST_AROUND = 0.0025, 0.06  # balanced accuracy that a word must add: one on which it fires, another one
+_MOST_ON, _MOST = 8, 10
 _POOL = 400
 _NAMES = {",": "(comma)", ";": "(semicolon)", "→": "(arrow)"}
 
@@ -112,7 +112,7 @@ def choose(words: Sequence[Word], count: int, tokens: int, mine: Sequence[Window
         # A word was picked because these windows have it, so one of them does not count for it.
         gain = ((mine_has & ~hits).sum(1) - 1) / len(mine) - (theirs & ~false).sum(1) / max(1, others.size)
         best = int(gain.argmax())
-        if gain[best] / 2 < 2 * _LEAST:
+        if gain[best] / 2 < _LEAST_AROUND:
             break
         chosen[candidates[best]] = where[candidates[best]].most_common(1)[0][0]
         hits, false = hits | mine_has[best], false | theirs[best]
