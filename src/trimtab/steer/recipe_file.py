@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -31,9 +29,9 @@ from trimtab.spec import LATENT_OPS, Spec
 from trimtab.steer.build import Edit, owned
 from trimtab.steer.recipe import Recipe
 from trimtab.steer.spec import About, EditSpec
+from trimtab.steer.tensor_file import HEADER_LIMIT, read_tensors
 
 KEY = "trimtab_recipe"
-HEADER_LIMIT = 16 * 2**20  # bytes; evidence and settings are JSON, far below this
 COLUMNS = ("W_enc", "b_enc", "b_dec", "threshold", "gain", "b_mag")
 
 
@@ -123,23 +121,7 @@ def load(path: str | PathLike[str], sae: SAE | None = None) -> Recipe:
 
 def _read(path: Path) -> tuple[Header, dict[str, Tensor]]:
     """Header and tensors, checked for form, types and finite values."""
-    try:
-        with path.open("rb") as stream:
-            first = stream.read(8)
-    except FileNotFoundError:
-        raise FileError(f"No such file: {path}") from None
-    except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror}.") from None
-    if len(first) < 8 or struct.unpack("<Q", first)[0] > min(HEADER_LIMIT, path.stat().st_size - 8):
-        raise FileError(
-            f"{path} is not a recipe file: its header is cut off or larger than {HEADER_LIMIT // 2**20} MiB."
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise FileError(f"{path} is not a recipe file: {str(error).splitlines()[0]}.") from None
+    metadata, tensors = read_tensors(path, "recipe")
     if KEY not in metadata:
         raise FileError(f"{path} is a safetensors file but not a recipe: its metadata has no {KEY!r}.")
     try:
