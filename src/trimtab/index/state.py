@@ -73,16 +73,19 @@ class Examples:
     tokens: np.ndarray
     values: np.ndarray
 
-    def __getitem__(self, which: np.ndarray) -> Examples:
+    def __getitem__(self, which: slice) -> Examples:
         return Examples(**{name: column[which] for name, column in vars(self).items()})
 
     def __len__(self) -> int:
         return len(self.group)
 
     @staticmethod
-    def join(parts: list[Examples]) -> Examples:
-        """All rows of `parts`, in order."""
-        return Examples(**{name: np.concatenate([vars(p)[name] for p in parts]) for name in vars(parts[0])})
+    def chosen(parts: list[Examples], which: np.ndarray) -> Examples:
+        """The rows `which` of all rows of `parts`; `parts` is emptied, so that no column is in memory three times."""
+        columns = [dict(vars(part)) for part in parts]
+        names = list(columns[0])
+        parts.clear()
+        return Examples(**{name: np.concatenate([one.pop(name) for one in columns])[which] for name in names})
 
     @staticmethod
     def none(width: int) -> Examples:
@@ -191,7 +194,7 @@ class State:
         keep = best(group, key, found.document[context[which]], self._sizes(group), self.spec.per_document)
         if len(keep):
             self._waiting.append(self._cut_out(found, which[keep], group[keep], key[keep]))
-        if sum(map(len, self._waiting)) > max(_FOLD, len(self.examples) // 2):
+        if sum(map(len, self._waiting)) > max(_FOLD, len(self.examples) // 4):
             self.fold()
 
     def _sizes(self, group: np.ndarray) -> np.ndarray:
@@ -226,10 +229,13 @@ class State:
         """Merge the waiting candidates."""
         if not self._waiting:
             return
-        joined = Examples.join([self.examples, *self._waiting])
-        sizes = self._sizes(joined.group)
-        keep = best(joined.group, joined.key, joined.document, sizes, self.spec.per_document)
-        self.examples, self._waiting = joined[keep], []
+        parts = [self.examples, *self._waiting]
+        self.examples, self._waiting = Examples.none(self.spec.before + 1 + self.spec.after), []
+        group, key, document = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("group", "key", "document")
+        )
+        keep = best(group, key, document, self._sizes(group), self.spec.per_document)
+        self.examples = Examples.chosen(parts, keep)
         self._raise_bars()
 
     def _raise_bars(self) -> None:

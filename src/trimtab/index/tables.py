@@ -11,7 +11,7 @@ import numpy as np
 
 from trimtab.files import write_file
 from trimtab.index.sample import BINS, GROUPS, KINDS, LOWEST, rank
-from trimtab.index.state import State
+from trimtab.index.state import Examples, State
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,7 +26,8 @@ def write_tables(state: State, folder: Path, decode: Callable[[list[int]], list[
     state.fold()
     a = state.arrays
     write_parts(folder, "features", _features(state))
-    write_parts(folder, "examples", _examples(state))
+    for part, span in enumerate(_spans(state.examples.group // GROUPS)):  # the largest table: never twice in memory
+        _write_part(folder, "examples", part, _examples(state, state.examples[span]))
     for name, tally, column in (("words", state.words, "token"), ("partners", state.partners, "other")):
         feature, item, count = tally.table()
         write_parts(folder, name, {"feature": feature, column: item.astype(np.int32), "count": count})
@@ -63,10 +64,9 @@ def _features(state: State) -> dict[str, Any]:
     }
 
 
-def _examples(state: State) -> dict[str, Any]:
+def _examples(state: State, x: Examples) -> dict[str, Any]:
     import pyarrow as pa
 
-    x = state.examples
     slot = x.group % GROUPS
     inside = x.tokens >= 0
     length = inside.sum(1)
@@ -104,14 +104,20 @@ def write_parts(folder: Path, name: str, columns: Mapping[str, Any], *, small: b
 
     `small`: as few bytes as can be, for a longer time of writing.
     """
-    import pyarrow as pa
+    for part, rows in enumerate(_spans(np.asarray(columns["feature"]))):
+        _write_part(folder, name, part, {key: column[rows] for key, column in columns.items()}, small)
 
-    feature = np.asarray(columns["feature"])
-    table = pa.table({**columns, "feature": pa.array(feature.astype(np.int32))})
+
+def _spans(feature: np.ndarray) -> list[slice]:
+    """The rows of each file, for an ascending column of features; at least one file."""
     last = int(feature[-1]) // FEATURES_PER_PART if len(feature) else 0
     edges = np.searchsorted(feature, np.arange(last + 2) * FEATURES_PER_PART)
-    for part, (begin, end) in enumerate(itertools.pairwise(edges)):
-        _write(folder / name / f"{part:05d}.parquet", table.slice(begin, end - begin), small)
+    return [slice(int(begin), int(end)) for begin, end in itertools.pairwise(edges)]
+
+
+def _write_part(folder: Path, name: str, part: int, columns: Mapping[str, Any], small: bool = False) -> None:
+    feature = np.asarray(columns["feature"]).astype(np.int32)
+    _write(folder / name / f"{part:05d}.parquet", {**columns, "feature": feature}, small)
 
 
 def _write(path: Path, table: Any, small: bool = False) -> None:
