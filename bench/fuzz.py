@@ -12,6 +12,7 @@ run with the same seed, so that --start and --inputs cut the work into pieces.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import random
 import re
 import resource
@@ -23,6 +24,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from safetensors.torch import load
 
 from trimtab import Recipe, Scope
 from trimtab.errors import TrimtabError
@@ -30,6 +32,7 @@ from trimtab.files import write_json
 from trimtab.sae.sae import SAE
 from trimtab.spec import Site
 from trimtab.steer.exchange.formats import FORMATS, export, read
+from trimtab.steer.recipe_file import _content
 
 WIDTH, FEATURES = 16, 40
 MEMORY = 64  # MiB above what the process has before the first input
@@ -136,7 +139,16 @@ def floats(data: bytes, rng: random.Random) -> bytes:
     return data[:at] + struct.pack("<f", rng.choice([float("nan"), float("inf"), 3e38, -3e38])) + data[at + 4 :]
 
 
-MUTATIONS = (cut, flip, size, piece, number, word, floats)
+def header(data: bytes, rng: random.Random) -> bytes:
+    """Of safetensors: the JSON of the header changed, and its length set right, so that it is read."""
+    long = int.from_bytes(data[:8], "little")
+    if not 2 <= long <= len(data) - 8:
+        return flip(data, rng)
+    changed = rng.choice([number, word, piece, flip])(data[8 : 8 + long], rng)
+    return struct.pack("<Q", len(changed)) + changed + data[8 + long :]
+
+
+MUTATIONS = (cut, flip, size, piece, number, word, floats, header)
 
 
 def spoil(data: bytes, rng: random.Random) -> bytes:
@@ -147,10 +159,17 @@ def spoil(data: bytes, rng: random.Random) -> bytes:
 
 def fix_sheet(files: list[bytes]) -> list[bytes]:
     """The digest in the JSON set to that of the tensors, as somebody who means harm would write it."""
-    import hashlib
-
     digest = hashlib.sha256(files[0]).hexdigest().encode()
     return [files[0], re.sub(rb'"sha256": "[^"]*"', b'"sha256": "' + digest + b'"', files[1])]
+
+
+def fix_recipe(data: bytes) -> bytes:
+    """As `fix_sheet`, for the digest of the tensors in a recipe file; what is no safetensors stays as it is."""
+    try:
+        digest = _content(load(data)).encode()
+    except Exception:
+        return data
+    return re.sub(rb"(content[^0-9a-f]{1,12})[0-9a-f]{64}", rb"\g<1>" + digest, data)
 
 
 def judged(format: str, path: Path, sae: SAE) -> str:
@@ -169,7 +188,12 @@ def judged(format: str, path: Path, sae: SAE) -> str:
 
 
 def resident() -> float:
-    """Peak memory of this process so far, MiB."""
+    """Memory of this process now, MiB (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+def peak() -> float:
+    """The most memory that this process ever had, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -198,6 +222,8 @@ def main() -> None:
             files[which] = spoil(files[which], rng)
             if format == "tensors" and which == 0:
                 files = fix_sheet(files)
+            if format == "recipe" and rng.random() < 0.7:
+                files = [fix_recipe(files[0])]
             began = time.perf_counter()
             verdict = try_one(format, files, folder, sae)
             took = time.perf_counter() - began
@@ -210,7 +236,7 @@ def main() -> None:
                 if args.keep:
                     args.keep.mkdir(parents=True, exist_ok=True)
                     (args.keep / f"{number}-{format}").write_bytes(files[which])
-        grown = resident() - before
+        grown = peak() - before
     said = {
         "inputs": args.inputs,
         "start": args.start,

@@ -26,6 +26,9 @@ _SITE_NAMES = (
 )
 
 
+_PARTS, _LONG = 5, 120  # of an error: wrong fields that are named, and characters of what is quoted
+
+
 class Spec(BaseModel):
     """Base of all value objects: frozen, unknown keys refused, errors in one sentence."""
 
@@ -153,10 +156,17 @@ def finite(value: float | str, what: str) -> float:
 
 
 def _sentence(error: ValidationError) -> str:
-    parts = []
-    for item in error.errors():
-        where = ".".join(str(p) for p in item["loc"])
+    """Its parts, the first few, each short: what is quoted comes from files that anyone may have made."""
+    parts, items = [], error.errors()
+    for item in items[:_PARTS]:
+        where = _short(".".join(str(p) for p in item["loc"]))
         message = item["msg"].removeprefix("Value error, ")
-        given = "" if isinstance(item["input"], dict) else f" (given {item['input']!r})"
+        given = "" if isinstance(item["input"], dict) else f" (given {_short(repr(item['input']))})"
         parts.append(f"{where}: {message}{given}" if where else message)
+    if len(items) > _PARTS:
+        parts.append(f"and {len(items) - _PARTS} more")
     return "; ".join(parts) + "."
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONG else f"{text[:_LONG]}..."

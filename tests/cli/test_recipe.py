@@ -27,7 +27,7 @@ def test_there_and_back(run, recipe_file, tmp_path) -> None:
     assert "cannot be checked" in done.stderr
     shown = run("recipe", "show", back)
     assert shown.exit_code == 0, shown.output
-    for words in ("vector at model.layers.2.output", "BOS too", "length 2", "imported_from: gguf", "does not bind"):
+    for words in ("vector at model.layers.2.output", "BOS too", "length 2", "imported_from: gguf", "bound to no model"):
         assert words in shown.stdout
     values = json.loads(run("recipe", "show", back, "--json").stdout)
     assert [edit["site"]["layer"] for edit in values["edits"]] == [1, 2]

@@ -285,3 +285,16 @@ def test_what_cannot_be_saved_is_said(make_sae, path) -> None:
     with pytest.raises(InputError, match="not finite"):
         dataclasses.replace(recipe, about=noted).save(path)
     assert not path.exists()
+
+
+def test_what_a_file_says_is_quoted_in_short(make_sae, path) -> None:
+    Recipe.clamp(make_sae(), {3: 2.0}).save(path)
+
+    def change(header, tensors) -> None:
+        header["{" * 5000] = 1
+        header["edits"][0]["features"] = ["x" * 5000] * 100
+
+    rewrite(path, change)
+    with pytest.raises(FileError, match="and 9") as raised:
+        Recipe.load(path)
+    assert len(str(raised.value)) < 2000

@@ -146,8 +146,8 @@ def _lines(recipe: Recipe) -> list[str]:
         pairs = zip(spec.features, spec.strengths, strict=True)
         lines += [f"      {index}" + ("" if spec.op == "ablate" else f": {value:g}") for index, value in pairs]
     about = recipe.about
-    made = f"{about.model} ({about.model_fingerprint})" if about.model_fingerprint else "a model that it does not bind"
-    lines.append(f"  made for {made}")
+    bound = f"made for {about.model} ({about.model_fingerprint})" if about.model_fingerprint else "bound to no model"
+    lines.append(f"  {bound}")
     if about.contrast:
         lines.append(f"  found with the contrast set {about.contrast}")
     lines += [f"  {name}: {setting.value}" for name, setting in about.settings.items() if setting.given]

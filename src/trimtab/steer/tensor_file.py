@@ -13,16 +13,23 @@ from trimtab.errors import FileError
 HEADER_LIMIT = 16 * 2**20  # bytes of JSON, far more than any recipe has
 
 
+def check_plain(path: Path) -> None:
+    """Refuse what is no plain file: a device or a pipe would give bytes for ever, or none."""
+    if not path.exists():
+        raise FileError(f"No such file: {path}")
+    if not path.is_file():
+        raise FileError(f"{path} cannot be read: it is not a plain file.")
+
+
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors; `kind` is what the file should be, for the sentence of a `FileError`.
 
     Memory is bounded by the size of the file: a header that promises more is refused before anything is read.
     """
+    check_plain(path)
     try:
         with path.open("rb") as stream:
             first = stream.read(8)
-    except FileNotFoundError:
-        raise FileError(f"No such file: {path}") from None
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror}.") from None
     if len(first) < 8 or struct.unpack("<Q", first)[0] > min(HEADER_LIMIT, path.stat().st_size - 8):

@@ -329,3 +329,17 @@ def test_a_format_that_the_name_does_not_tell_is_asked_for(tmp_path) -> None:
         read(tmp_path / "x.json")
     with pytest.raises(FileError, match="No such file"):
         read(tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_devices_and_folders_are_no_files(format: str, tmp_path) -> None:
+    suffix = FORMATS[format].suffix
+    (tmp_path / f"folder{suffix}").mkdir()
+    for name in (f"link{suffix}", "link.json"):
+        if not (tmp_path / name).is_symlink():
+            (tmp_path / name).symlink_to("/dev/zero")
+    for name in ("folder", "link"):
+        with pytest.raises(FileError, match=r"not a plain file|No such file"):
+            read(tmp_path / f"{name}{suffix}", format)
+    with pytest.raises(FileError, match="not a plain file"):
+        Recipe.load(tmp_path / "link.json")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trimtab.errors import FileError, InputError
 from trimtab.spec import Spec
+from trimtab.steer.tensor_file import check_plain
 
 SIZE_LIMIT = 256 * 2**20  # bytes; 128 blocks of width 16,384 in float32 are 8 MiB
 LARGEST = torch.finfo(torch.float32).max
@@ -26,12 +27,11 @@ class Foreign(Spec):
 
 def read_bytes(path: Path) -> bytes:
     """The whole file. Raises `FileError` when it is missing or larger than any file of vectors."""
+    check_plain(path)
     try:
         if path.stat().st_size > SIZE_LIMIT:
             raise FileError(f"{path} is larger than {SIZE_LIMIT // 2**20} MiB, which no file of steering vectors is.")
         return path.read_bytes()
-    except FileNotFoundError:
-        raise FileError(f"No such file: {path}") from None
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror}.") from None
 

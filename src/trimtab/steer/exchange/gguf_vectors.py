@@ -33,6 +33,7 @@ NAME = "gguf"
 DIRECTION = re.compile(r"direction\.([0-9]{1,6})")
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY, _FLOAT32 = 8, 9, 0
+_NO_HINT = "unknown"  # repeng and EasySteer refuse a file without one
 
 
 def write(recipe: Recipe, path: Path, name: str | None) -> Notes:
@@ -43,7 +44,7 @@ def write(recipe: Recipe, path: Path, name: str | None) -> Notes:
     by_block = block_outputs(vectors, NAME, first=1)
     with write_file(path) as part:
         writer = GGUFWriter(part, "controlvector")
-        writer.add_string("controlvector.model_hint", name or recipe.about.model or "unknown")
+        writer.add_string("controlvector.model_hint", name or recipe.about.model or _NO_HINT)
         writer.add_uint32("controlvector.layer_count", len(by_block))
         for layer, vector in by_block.items():
             writer.add_tensor(f"direction.{layer}", vector.numpy())
@@ -68,7 +69,8 @@ def read(path: Path, sae: SAE | None) -> tuple[Recipe, Notes]:
             )
         vectors.append((int(found.group(1)), tensor))
     hint = metadata.get("controlvector.model_hint")
-    return recipe_of(sorted(vectors, key=lambda pair: pair[0]), NAME, hint if isinstance(hint, str) else None)
+    said = hint if isinstance(hint, str) and hint != _NO_HINT else None
+    return recipe_of(sorted(vectors, key=lambda pair: pair[0]), NAME, said)
 
 
 @dataclass
