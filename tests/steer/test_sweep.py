@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import random
 import signal
-import time
-from collections.abc import Callable
-from math import inf
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ from trimtab.steer.grid import SweepSpec
 from trimtab.steer.recipe import Recipe
 from trimtab.steer.run_folder import open_run
 from trimtab.steer.sweep import estimate, sweep
+from trimtab.testing.planted import PlantedWorld, planted_world
 
 SPEC = SweepSpec(
     prompts=("ab", "some longer prompt"),
@@ -39,8 +37,6 @@ SPEC = SweepSpec(
     sampling=Sampling(max_new_tokens=7),
 )
 ROWS = (1 + 3 * (2 + 2 + 1)) * 2 * 2
-# with one thread of torch, a forked process can compute; starting one from nothing would take seconds each time
-FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(scope="module")
@@ -105,77 +101,81 @@ def test_a_killed_sweep_goes_on_to_the_same_bytes(tiny: Model, sae: SAE, tmp_pat
     )
 
 
-def in_another_process(work: Callable[[Callable[[Progress], None]], Any]) -> tuple[Any, Any]:
-    """`work(progress)` in a process of its own; a pipe that receives something at every step."""
-    steps, tell = FORK.Pipe(duplex=False)
-    child = FORK.Process(target=lambda: work(lambda _now: tell.send_bytes(b".")), daemon=True)
-    child.start()
-    tell.close()
-    return child, steps
+# A fresh process that has loaded everything and computed nothing forks a child for each try: forking the test's own
+# process, whose libraries have started threads by then, may hang, and starting one from nothing takes seconds.
+SCRIPT = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from trimtab.steer.grid import SweepSpec
+from trimtab.steer.sweep import sweep
+from trimtab.testing.planted import planted_world
+world, folder, work = planted_world(), Path(sys.argv[1]), sys.argv[3]
+spec = SweepSpec.model_validate_json(sys.argv[2])
 
+def tried():
+    child = os.fork()
+    if child == 0:
+        sweep(world.model, world.sae, spec, folder, batch_size=8)
+        os._exit(0)
+    return child
 
-def steps_until_the_end(steps: Any, most: float = inf) -> int:
-    """Waits for so many steps; fewer when the process ends before."""
-    n = 0
-    while n < most:
-        try:
-            steps.recv_bytes()
-        except EOFError:
-            break
-        n += 1
-    return n
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_a_sweep_killed_again_and_again_loses_nothing(tiny: Model, sae: SAE, tmp_path: Path, seed: int) -> None:
-    """SIGKILL at random moments, again and again until a process comes to the end."""
-    folder = tmp_path / "run"
-    sweep(tiny, sae, SPEC, tmp_path / "whole", batch_size=8)
-    whole = parts(tmp_path / "whole")
-    moments = random.Random(seed)
-    kills = 0
-    for _ in range(100):
-        child, steps = in_another_process(
-            lambda progress: sweep(tiny, sae, SPEC, folder, batch_size=8, progress=progress)
-        )
-        wanted = moments.randint(0, 30)
-        if steps_until_the_end(steps, wanted) < wanted:
-            child.join()
-            assert child.exitcode == 0
-            break
-        time.sleep(moments.random() * 0.01)
-        child.kill()
-        child.join()
-        kills += child.exitcode == -signal.SIGKILL
-        assert parts(folder).items() <= whole.items()
-    assert kills >= 2
-    assert parts(folder) == whole
-    assert [one["row"] for one in open_run(folder).texts()] == list(range(ROWS))
-
-
-def test_a_part_that_is_being_put_in_place_when_the_process_dies_is_written_again(
-    tiny: Model, sae: SAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "run"
-    sweep(tiny, sae, SPEC, tmp_path / "whole", batch_size=8)
+if work == "dies while it puts the third part in place":
     put = Path.replace
-
-    def die(self: Path, target: Path) -> Path:
+    def die(self, target):
         if target.name == "rows-00002.parquet":
             os.kill(os.getpid(), signal.SIGKILL)
         return put(self, target)
+    Path.replace = die
+    print(os.waitstatus_to_exitcode(os.waitpid(tried(), 0)[1]))
+else:
+    draw, kills, longest = random.Random(work), 0, 0.6
+    while True:
+        child = tried()
+        time.sleep(draw.uniform(0, longest))
+        os.kill(child, signal.SIGKILL)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+            break
+        kills, longest = kills + 1, longest * (1.2 if kills > 8 else 1)
+    print(kills)
+"""
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", die)
-        child, steps = in_another_process(
-            lambda progress: sweep(tiny, sae, SPEC, folder, batch_size=8, progress=progress)
-        )
-        steps_until_the_end(steps)
-        child.join()
-    assert child.exitcode == -signal.SIGKILL
-    assert list(parts(folder)) == ["rows-00000.parquet", "rows-00001.parquet"]
-    sweep(tiny, sae, SPEC, folder)
-    assert parts(folder) == parts(tmp_path / "whole")
+
+def in_another_process(folder: Path, work: str) -> int:
+    """What the script says of `work` in `folder`."""
+    command = [sys.executable, "-c", SCRIPT, folder, SPEC.model_dump_json(), work]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return int(subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=True, text=True).stdout)
+
+
+@pytest.fixture(scope="module")
+def whole(world: PlantedWorld, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("whole")
+    sweep(world.model, world.sae, SPEC, folder, batch_size=8)
+    return parts(folder)
+
+
+@pytest.fixture(scope="module")
+def world() -> PlantedWorld:
+    return planted_world()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_sweep_killed_again_and_again_loses_nothing(whole: dict[str, bytes], tmp_path: Path, seed: int) -> None:
+    """SIGKILL at random moments, until a process comes to the end before it is killed."""
+    assert in_another_process(tmp_path, str(seed)) >= 2
+    assert parts(tmp_path) == whole
+    assert [one["row"] for one in open_run(tmp_path).texts()] == list(range(ROWS))
+
+
+def test_a_part_that_is_being_put_in_place_when_the_process_dies_is_written_again(
+    world: PlantedWorld, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    assert in_another_process(tmp_path, "dies while it puts the third part in place") == -signal.SIGKILL
+    assert list(parts(tmp_path)) == ["rows-00000.parquet", "rows-00001.parquet"]
+    sweep(world.model, world.sae, SPEC, tmp_path)
+    assert parts(tmp_path) == whole
 
 
 def test_a_complete_sweep_is_left_alone(tiny: Model, sae: SAE, tmp_path: Path) -> None:
