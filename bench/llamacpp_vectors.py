@@ -9,10 +9,10 @@ between the two engines over the whole vocabulary.
 
 They cannot be equal: llama.cpp multiplies integers of 4 to 8 bits, weights and activations, and ours the dequantised
 weights in float32. How much of the difference that is, is measured by running llama.cpp once more on the same weights
-dequantised (written beside OUT once, 4 bytes a weight), where its products are float32 too.
+dequantised (written to the folder WORK once, 4 bytes a weight), where its products are float32 too.
 
 Contexts are drawn from our own model at temperature 1, with a seed. Each finished context is a line of
-OUT.parts.jsonl, so a stopped run goes on where it was.
+WORK/parts.jsonl, so a stopped run goes on where it was.
 """
 
 from __future__ import annotations
@@ -149,16 +149,17 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=12)
     parser.add_argument("--feature", type=int, default=11330)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "llamacpp_vectors.json")
+    parser.add_argument("--work", type=Path, default=Path("build/llamacpp_vectors"))
     args = parser.parse_args()
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    files = {"gguf": args.gguf, "dequantised": dequantised(args.gguf, args.out.with_suffix(".f32.gguf"))}
+    args.work.mkdir(parents=True, exist_ok=True)
+    files = {"gguf": args.gguf, "dequantised": dequantised(args.gguf, args.work / f"{args.gguf.stem}.f32.gguf")}
     model, sae = open_model("gemma-3-270m"), open_sae("gemma-3-270m")
     recipes = {
         f"add {strength:g} max_act": Recipe.add(sae, {args.feature: strength}, scope=Scope(bos=True))
         for strength in STRENGTHS
     }
     chosen = contexts(model, args.contexts, args.length)
-    said = summary(measure(model, recipes, files, chosen, args.out.with_suffix(".parts.jsonl")))
+    said = summary(measure(model, recipes, files, chosen, args.work / "parts.jsonl"))
     print(json.dumps(said, indent=2))
     write_json(args.out, {"about": about(model), "feature": args.feature, "results": said})
 

@@ -156,6 +156,9 @@ def test_what_a_format_cannot_carry_is_refused(format: str, make_sae, tmp_path) 
         "max": Recipe.max(sae, {3: 1.0}),
         "rescaling SAE": Recipe.add(make_sae(normalisation="layer_norm"), {3: 1.0}),
         "nothing": Recipe(),
+        "two widths": Recipe.vector(dense, 1) + Recipe.vector(torch.ones(WIDTH + 1), 1)
+        if format != "tensors"
+        else Recipe(),
         "strength 0": Recipe.vector(dense, 1, 0.0) if format in VECTORS else Recipe.vector(dense, 1),
     }
     if format != "tensors":

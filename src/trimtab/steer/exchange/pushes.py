@@ -28,6 +28,7 @@ def pushes(recipe: Recipe, format: str) -> tuple[dict[Site, Tensor], Notes]:
     found: dict[Site, list[Tensor]] = {}
     for edit in edits(recipe):
         found.setdefault(edit.spec.site, []).append(fixed(edit, format))
+    _same_width(vector for vectors in found.values() for vector in vectors)
     summed = {site: torch.stack(found[site]).sum(0) for site in sorted(found, key=lambda site: site.layer)}
     for site, vector in summed.items():
         if not bool(vector.isfinite().all()):
@@ -94,16 +95,15 @@ def block_outputs(vectors: dict[Site, Tensor], format: str, first: int = 0) -> d
 
 def recipe_of(vectors: Iterable[tuple[int, Tensor]], format: str, hint: str | None = None) -> tuple[Recipe, Notes]:
     """A recipe that adds (block, vector [d]) at every token, and what to know about it. Zero vectors are left out."""
-    recipe, widths = Recipe(), set()
+    recipe, kept = Recipe(), []
     for layer, vector in vectors:
         if vector.numel() and not bool(vector.any()):
             continue
         recipe += Recipe.vector(vector, layer, scope=EVERY_TOKEN)
-        widths.add(len(vector))
-    if not recipe.edits:
+        kept.append(vector)
+    if not kept:
         raise InputError("it has no vector that is not zero")
-    if len(widths) > 1:
-        raise InputError(f"its vectors have different widths: {', '.join(map(str, sorted(widths)))}")
+    _same_width(kept)
     settings = {"imported_from": Setting(value=format, given=True)}
     if hint:
         settings["model_hint"] = Setting(value=hint, given=True)
@@ -111,3 +111,9 @@ def recipe_of(vectors: Iterable[tuple[int, Tensor]], format: str, hint: str | No
     return Recipe(recipe.edits, About(settings=settings)), (
         f"Which model the vectors were made for cannot be checked ({said}); only their width is, when they are used.",
     )
+
+
+def _same_width(vectors: Iterable[Tensor]) -> None:
+    widths = sorted({len(vector) for vector in vectors})
+    if len(widths) > 1:
+        raise InputError(f"The vectors have different widths: {', '.join(map(str, widths))}.")
