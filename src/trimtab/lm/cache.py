@@ -109,5 +109,10 @@ class RowCache(Cache):
         for part in self._parts():
             part[to, :, self.start : self.edge] = part[row, :, self.start : self.edge]
 
+    def clear(self, rows: Sequence[int]) -> None:
+        """Forget what these rows hold: a masked NaN would still reach the row that takes the place."""
+        for part in self._parts():
+            part[list(rows)] = 0
+
     def _parts(self) -> list[Tensor]:
         return [part for layer in self.layers if layer.is_initialized for part in (layer.keys, layer.values)]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from trimtab.lm.load import Model
 
-__all__ = ["Positions", "Receipt", "SiteEdit", "edit", "read"]
+__all__ = ["NotFiniteError", "Positions", "Receipt", "SiteEdit", "edit", "read"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,14 @@ class SiteEdit:
     scope: Scope
     rows: Tensor | None
     delta: Callable[[Tensor], Tensor]
+
+
+class NotFiniteError(InputError):
+    """An edit made numbers that are NaN or infinite. `rows` of the forward pass: where."""
+
+    def __init__(self, message: str, rows: tuple[int, ...]) -> None:
+        super().__init__(message)
+        self.rows = rows
 
 
 class _Stop(Exception):
@@ -247,9 +255,10 @@ def _check_finite(new: Tensor, change: Tensor, touched: Tensor, site: Site, beam
     bad = touched & ~torch.isfinite(new).all(-1)
     if not bool(bad.any()):
         return
-    row = int(bad.any(1).nonzero()[0])
+    rows = tuple(bad.any(1).nonzero()[:, 0].tolist())
+    row = rows[0]
     if not bool(torch.isfinite(change[row]).all()):
         why = "the change is NaN or infinite"
     else:
         why = f"the sum of residual and change is NaN or infinite in {str(new.dtype).removeprefix('torch.')}"
-    raise InputError(f"The edit at {site}, row {row // beams}: {why}.")
+    raise NotFiniteError(f"The edit at {site}, row {row // beams}: {why}.", rows)
