@@ -23,6 +23,7 @@ from trimtab.cli import (
     pairs,
     recipe,
     saes,
+    serve,
     steer,
     sweep,
     train,
@@ -48,6 +49,7 @@ COMMANDS = (
     features,
     feature,
     clusters,
+    serve,
     models,
     saes,
 )

@@ -75,8 +75,8 @@ def generate(
         raise InputError(f"samples must be a whole number of at least 1, not {samples!r}.")
     if not isinstance(seed, int):
         raise InputError(f"seed must be a whole number, not {seed!r}.")
-    plan = _plan(model, texts, recipes, samples, sampling, seed)
-    rows = [row for *_, row in plan]
+    planned = plan(model, texts, recipes, samples, sampling, seed)
+    rows = [row for *_, row in planned]
     if batch_size is None:
         longest = max((len(row.prompt) + max_new_tokens for row in rows), default=1)
         batch_size = rows_that_fit(model, longest)
@@ -94,7 +94,7 @@ def generate(
             sample=sample,
             finished=one.finished,
         )
-        for (text, sample, given, row), one in zip(plan, written, strict=True)
+        for (text, sample, given, row), one in zip(planned, written, strict=True)
     ]
 
 
@@ -106,15 +106,15 @@ def _one_per_prompt(recipe: Recipe | Sequence[Recipe | None] | None, n: int) -> 
     return list(recipe)
 
 
-def _plan(
+def plan(
     model: Model, texts: list[str], recipes: list[Recipe | None], samples: int, sampling: Sampling, seed: int
 ) -> list[tuple[str, int, Recipe | None, Row]]:
-    """(prompt, sample number, recipe, row) of every text to write."""
+    """(prompt, sample number, recipe, row) of every text that `generate` would write for these arguments."""
     from trimtab.lm.decode import Row
     from trimtab.lm.sampling import stream_key
 
     given: Counter[tuple[str, Recipe | None]] = Counter()
-    plan = []
+    planned = []
     for text, recipe in zip(texts, recipes, strict=True):
         ids = tuple(model.encode_prompt(text, sampling.max_new_tokens))
         if not ids:
@@ -125,8 +125,10 @@ def _plan(
         first = given[text, recipe] * samples
         given[text, recipe] += 1
         for sample in range(first, first + samples):
-            plan.append((text, sample, recipe, Row(ids, stream_key(seed, text, sample), sampling, recipe, on_prompt)))
-    return plan
+            planned.append(
+                (text, sample, recipe, Row(ids, stream_key(seed, text, sample), sampling, recipe, on_prompt))
+            )
+    return planned
 
 
 def check_scopes(recipe: Recipe, prompt: int, new: int) -> None:

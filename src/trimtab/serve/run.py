@@ -1,0 +1,54 @@
+"""Listening: what is refused before a server starts, and how it stops."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI
+
+from trimtab.errors import InputError
+from trimtab.serve.guard import LOCAL
+
+KEY_VARIABLE = "TRIMTAB_API_KEY"
+SHORTEST_KEY = 16
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_door(host: str, key: str | None) -> tuple[str, ...] | None:
+    """The names by which browsers may call the server (None: any). Raises `InputError` for an open door without key."""
+    if key is not None and (len(key) < SHORTEST_KEY or not key.isascii() or not key.isprintable() or " " in key):
+        raise InputError(f"The API key must have at least {SHORTEST_KEY} printable ASCII characters and no space.")
+    if is_loopback(host):
+        return LOCAL
+    if key is None:
+        raise InputError(
+            f"--host {host} lets other machines in, which needs a key: set {KEY_VARIABLE} (or give --api-key). "
+            "Without --host the server listens on this machine alone."
+        )
+    return None
+
+
+def listen(app: FastAPI, host: str, port: int, *, grace: float, say: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; requests under way then get `grace` seconds. Port 0 takes a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise InputError(f"Cannot listen on {host}, port {port}: {error.strerror or error}.") from None
+    with listener:
+        name = f"[{host}]" if ":" in host else host
+        say(f"listening on http://{name}:{listener.getsockname()[1]} (OpenAI's API under /v1; Ctrl-C stops)")
+        config = uvicorn.Config(
+            app, log_level="warning", server_header=False, timeout_graceful_shutdown=int(grace) + 1, lifespan="on"
+        )  # fmt: skip
+        uvicorn.Server(config).run(sockets=[listener])
