@@ -39,13 +39,17 @@ class Engine:
     def __init__(self, model: Model, *, slots: int, prompt: int, longest: int, stops: Collection[int] = ()) -> None:
         self.model, self.slots, self.stops = model, slots, frozenset(stops)
         self.reserve, self.longest = prompt, longest
+        self.head = Head(model, slots)
+        self.added = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all rows, and give back the memory of the cache until the next row enters."""
         self.rows: dict[int, Live] = {}
         self.active: list[int] = []  # handles of the rows in the slots 0, 1, ...
         self.waiting: deque[int] = deque()
-        self.cache = RowCache(model.n_layers, slots, _SLACK + longest, edge=prompt)
-        self.head = Head(model, slots)
+        self.cache = RowCache(self.model.n_layers, self.slots, _SLACK + self.longest, edge=self.reserve)
         self.edits: list[SiteEdit] | None = None  # of the active rows; None when these have changed
-        self.added = 0
 
     @property
     def busy(self) -> bool:
@@ -81,7 +85,7 @@ class Engine:
         """One token for every row: those under way and those that enter now. Nothing when no row is there.
 
         A row whose numbers are not finite ends with an error and does not disturb the others. Raises what is wrong
-        with a recipe as such, such as `MismatchError` for another model; the engine is then of no further use.
+        with a recipe as such, such as `MismatchError` for another model; the engine must then be cleared.
         """
         if is_edited(self.model):
             raise UnsupportedError(

@@ -44,7 +44,8 @@ class Worker:
         self.model, self.limits = model, limits
         longest = limits.prompt_tokens + limits.max_tokens
         self.longest = longest if model.context is None else min(longest, model.context)
-        self.engine = self._engine()
+        prompt = min(limits.prompt_tokens, self.longest)
+        self.engine = Engine(model, slots=limits.slots, prompt=prompt, longest=self.longest, stops=model.eos_ids)
         self.tickets: dict[int, Ticket] = {}  # by handle
         self.inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.lock = threading.Lock()
@@ -52,12 +53,6 @@ class Worker:
         self.stopping = False
         self.packed: ExitStack | None = None  # where the model's layers are packed, which other work must not meet
         self.thread = threading.Thread(target=self._run, name="trimtab-engine", daemon=True)
-
-    def _engine(self) -> Engine:
-        prompt = min(self.limits.prompt_tokens, self.longest)
-        return Engine(
-            self.model, slots=self.limits.slots, prompt=prompt, longest=self.longest, stops=self.model.eos_ids
-        )
 
     def start(self) -> None:
         """Begin."""
@@ -117,6 +112,7 @@ class Worker:
             if self.engine.busy:
                 self._step()
         self._unpack()
+        self.engine.clear()
 
     def _unpack(self) -> None:
         if self.packed is not None:
@@ -174,8 +170,8 @@ class Worker:
             ticket.tell(number, one)
 
     def _fail(self, why: str) -> None:
-        """End every row with an error, and begin anew."""
-        self.engine = self._engine()
+        """End every row with an error."""
+        self.engine.clear()
         for handle, ticket in list(self.tickets.items()):
             number = ticket.handles[handle]
             self._forget(handle)
