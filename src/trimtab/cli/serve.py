@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trimtab.cli import options as o
-from trimtab.cli.console import say
+from trimtab.cli.console import print_json, say
 from trimtab.cli.features import IndexFolder, open_chosen
 from trimtab.errors import InputError, UnsupportedError
 
@@ -23,7 +24,7 @@ EXAMPLES = """Examples:
   trimtab serve
   trimtab serve --recipes recipes --port 8001
   trimtab serve --model EleutherAI/pythia-70m --no-sae
-  TRIMTAB_API_KEY=... trimtab serve --host 0.0.0.0
+  trimtab serve --host 0.0.0.0   # with TRIMTAB_API_KEY set
 """
 
 
@@ -63,6 +64,7 @@ def run(
     device: o.Device = None,
     dtype: o.DtypeOption = None,
     blocks: o.Blocks = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print where it listens and what it serves as JSON.")] = False,
 ) -> None:
     """Serve a model to OpenAI's clients, each request with its own steering. See docs/serve.md.
 
@@ -95,7 +97,14 @@ def run(
         model, saes, recipes=recipes, index=index, limits=limits, key=key, hosts=hosts, origins=origins or (),
         grace=grace,
     )  # fmt: skip
-    listen(app, host, port, grace=grace, say=say)
+
+    def ready(url: str) -> None:
+        if as_json:
+            print_json({"url": url, "model": model.name, "saes": [sae.name for sae in saes]})
+            sys.stdout.flush()
+        say(f"listening on {url} (OpenAI's API under {url}/v1; Ctrl-C stops)")
+
+    listen(app, host, port, grace=grace, ready=ready)
 
 
 def _index(folder: Path | None, sae_name: str | None) -> Index | None:

@@ -38,8 +38,11 @@ def check_door(host: str, key: str | None) -> tuple[str, ...] | None:
     return None
 
 
-def listen(app: FastAPI, host: str, port: int, *, grace: float, say: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; requests under way then get `grace` seconds. Port 0 takes a free one."""
+def listen(app: FastAPI, host: str, port: int, *, grace: float, ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; requests under way then get `grace` seconds. Port 0 takes a free one.
+
+    `ready` is called with the address once connections are taken.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family)
@@ -47,7 +50,7 @@ def listen(app: FastAPI, host: str, port: int, *, grace: float, say: Callable[[s
         raise InputError(f"Cannot listen on {host}, port {port}: {error.strerror or error}.") from None
     with listener:
         name = f"[{host}]" if ":" in host else host
-        say(f"listening on http://{name}:{listener.getsockname()[1]} (OpenAI's API under /v1; Ctrl-C stops)")
+        ready(f"http://{name}:{listener.getsockname()[1]}")
         config = uvicorn.Config(
             app, log_level="warning", server_header=False, timeout_graceful_shutdown=int(grace) + 1, lifespan="on"
         )  # fmt: skip
