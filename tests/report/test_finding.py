@@ -84,11 +84,17 @@ def _terminal(data: dict[str, Any], width: int = 120) -> str:
     return console.export_text()
 
 
+@pytest.mark.parametrize("width", [80, 110])
+def test_numbers_are_never_cut(data: dict[str, Any], width: int) -> None:
+    row = next(line for line in _terminal(data, width).splitlines() if re.match(r" *3  +w", line))
+    assert row.split()[-7:] == ["/", "12%", "+0.8", "0.70", "+0.100", "0.020", "1"]
+
+
 def test_the_terminal_shows_reading_beside_writing_and_the_choice(data: dict[str, Any]) -> None:
     text = _terminal(data)
     row = next(line for line in text.splitlines() if line.split()[:2] == ["3", "wave,"])
     assert row.split() == [
-        "3", "wave,", "tide", "boat", "<b>", "50%", "/", "12%", "+1.2", "+0.8", "0.80", "0.70", "+0.100", "0.02", "1",
+        "3", "wave,", "tide", "boat", "<b>", "50%", "/", "12%", "+0.8", "0.70", "+0.100", "0.020", "1",
     ]  # fmt: skip
     assert "+0.350 [+0.250, +0.450] nats per token likelier" in " ".join(text.split())
     assert "▸ cluster 1" in text

@@ -22,7 +22,7 @@ SHOWN = 16
 def finding(data: Data) -> Iterator[RenderableType]:
     """The whole report, part by part."""
     yield Text(data["contrast"]["name"], style="bold") + Text(f"  {sizes(data)}; {repeated(data)}")
-    yield Text(f"{data['model']} with {', '.join(data['saes'])}", style="dim")
+    yield Text(f"model {data['model']}, SAE {', '.join(data['saes'])}", style="dim")
     yield Text()
     yield Text(verdict(data))
     yield Text(reading(data), style="dim")
@@ -48,24 +48,31 @@ def finding(data: Data) -> Iterator[RenderableType]:
 
 
 def features_table(features: Sequence[Data]) -> Table:
-    """One row for each feature: what it reads beside what it writes, on training and on held-out texts."""
+    """One row for each feature: what it reads beside what it writes. Numbers are never cut; words give way to them."""
     table = Table(box=SIMPLE, pad_edge=False, header_style="dim")
-    table.add_column("feature", justify="right", no_wrap=True)
+    table.add_column("feature", justify="right", no_wrap=True, min_width=7)
     table.add_column("fires on", no_wrap=True, max_width=25)
     table.add_column("promotes", no_wrap=True, max_width=14)
-    numbers = ("on + / −\ntexts", "effect,\nheld out", "AUC,\nheld out", "gain", "output\nscore", "cluster")
-    for heading in numbers:
-        table.add_column(heading, justify="right", no_wrap=True)
+    numbers = {
+        "on + / −\ntexts": 10,
+        "effect,\nheld out": 8,
+        "AUC,\nheld out": 8,
+        "gain": 6,
+        "output\nscore": 6,
+        "cluster": 7,
+    }
+    for heading, width in numbers.items():
+        table.add_column(heading, justify="right", no_wrap=True, min_width=width)
     for one in features:
         table.add_row(
             Text(str(one["index"]), style="bold" if one["weight"] else "dim"),
             Text(", ".join(visible(word) for word in one["words"][:3])),
             Text(" ".join(visible(word.strip()) for word in one["promoted"][:3]), style="dim"),
             f"{one['coverage']:.0%} / {one['other_coverage']:.0%}",
-            f"{signed(one['effect'], 1)} {signed(one['held_effect'], 1)}",
-            f"{one['auc']:.2f} {one['held_auc']:.2f}",
+            signed(one["held_effect"], 1),
+            f"{one['held_auc']:.2f}",
             signed(one["gain"], 3),
-            "unscored" if one["output"] is None else f"{one['output']:.2g}",
+            "–" if one["output"] is None else f"{one['output']:.3f}",
             str(one["cluster"] or "–"),
         )
     return table
