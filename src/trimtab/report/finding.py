@@ -49,7 +49,7 @@ def finding(data: Data) -> Iterator[RenderableType]:
 
 def features_table(features: Sequence[Data]) -> Table:
     """One row for each feature: what it reads beside what it writes. Numbers are never cut; words give way to them."""
-    table = Table(box=SIMPLE, pad_edge=False, header_style="dim")
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("feature", justify="right", no_wrap=True, min_width=7)
     table.add_column("fires on", no_wrap=True, max_width=25)
     table.add_column("promotes", no_wrap=True, max_width=14)
