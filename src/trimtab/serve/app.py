@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from trimtab import __version__
 from trimtab.errors import StorageError, TrimtabError
-from trimtab.serve import openai
+from trimtab.serve import features, jobs, openai, recipe_routes
 from trimtab.serve.answers import documented
 from trimtab.serve.guard import LOCAL, Guard
 from trimtab.serve.limits import ApiError, Limits
@@ -66,7 +66,8 @@ def create_app(
 
     app = FastAPI(title="trimtab", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
-    app.include_router(openai.router(service))
+    for part in (openai, features, recipe_routes, jobs):
+        app.include_router(part.router(service))
     _add_own(app, service)
     _add_errors(app)
     app.add_middleware(

@@ -1,0 +1,81 @@
+"""/api/features and /api/activations: what is known of features, and which fire where in a text."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from pydantic import Field
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse
+
+from trimtab.index.search import find, firing
+from trimtab.index.store import Index
+from trimtab.serve.answers import documented
+from trimtab.serve.limits import ApiError
+from trimtab.serve.service import Service
+from trimtab.spec import Spec
+
+DOCUMENTED: Any = documented("What was found.")
+Most = Annotated[int, Query(ge=1, le=200, description="How many to list.")]
+
+
+class Activations(Spec):
+    """POST /api/activations."""
+
+    text: Annotated[str, Field(min_length=1, description="The text to read, by the unsteered model.")]
+    most: Annotated[int, Field(ge=1, le=200, description="How many features to list.")] = 20
+
+
+def router(service: Service) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(tags=["Features"])
+    lock = threading.Lock()  # an index has one connection to its tables, for one thread at a time
+
+    def index() -> Index:
+        if service.index is None:
+            raise ApiError(404, "This server has no index of its SAE's features (see --index).", code="no_index")
+        return service.index
+
+    @routes.get("/api/features/search", responses=DOCUMENTED)
+    def search(
+        q: Annotated[str, Query(min_length=1, max_length=200, description="Words to look for.")], most: Most = 20
+    ) -> JSONResponse:
+        """Features whose labels, firing tokens, promoted tokens or examples have these words, best first."""
+        with lock:
+            return JSONResponse({"features": [asdict(hit) for hit in find(index(), q, most=most)]})
+
+    @routes.get("/api/features/{number}", responses=DOCUMENTED)
+    def feature(number: Annotated[int, Path(description="The feature's index.")]) -> JSONResponse:
+        """Everything that the index knows of a feature."""
+        known = index()
+        if not 0 <= number < known.features:
+            raise ApiError(404, f"There is no feature {number}; valid: 0 to {known.features - 1}.", param="number")
+        with lock:
+            return JSONResponse(asdict(known.feature(number)))
+
+    @routes.post("/api/activations", responses=DOCUMENTED)
+    async def activations(body: Activations) -> JSONResponse:
+        """The tokens of a text and the features that fire in it, each with its activation on every token."""
+        sae = next(iter(service.saes.values()), None)
+        if sae is None:
+            raise ApiError(404, "This server has no SAE.", code="no_sae")
+        ids = await run_in_threadpool(service.model.encode_prompt, body.text)
+        if len(ids) > service.limits.prompt_tokens:
+            raise ApiError(
+                400,
+                f"The text has {len(ids)} tokens; the limit is {service.limits.prompt_tokens}.",
+                code="context_length_exceeded",
+                param="text",
+            )
+
+        def work() -> tuple[list[str], list[Any]]:
+            with lock:
+                return firing(service.model, sae, body.text, service.index, most=body.most)
+
+        tokens, found = await service.between_steps(work)
+        return JSONResponse({"tokens": tokens, "features": [asdict(one) for one in found]})
+
+    return routes
