@@ -86,7 +86,7 @@ def _terminal(data: dict[str, Any], width: int = 120) -> str:
 
 @pytest.mark.parametrize("width", [80, 110])
 def test_numbers_are_never_cut(data: dict[str, Any], width: int) -> None:
-    row = next(line for line in _terminal(data, width).splitlines() if re.match(r" *3  +w", line))
+    row = next(line for line in _terminal(data, width).splitlines() if re.match(r" *3 +w", line))
     assert row.split()[-7:] == ["/", "12%", "+0.8", "0.70", "+0.100", "0.020", "1"]
 
 

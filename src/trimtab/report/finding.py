@@ -17,6 +17,10 @@ Data = Mapping[str, Any]
 
 SHOWN = 16
 """Features that a terminal shows for each site."""
+LEGEND = (
+    "on + / −: share of positive and negative texts in which the feature fires. Effect and AUC: on held-out texts. "
+    "Gain: nats per token at a matched cost, to first order. Output: output score."
+)
 
 
 def finding(data: Data) -> Iterator[RenderableType]:
@@ -33,6 +37,7 @@ def finding(data: Data) -> Iterator[RenderableType]:
         if features:
             yield _heading(f"Features at {features[0]['site']}")
             yield features_table(features[:SHOWN])
+            yield Text(LEGEND, style="dim")
             if len(features) > SHOWN:
                 yield Text(f"The best {SHOWN} of {len(features)}; --html and --json have all of them.", style="dim")
     if any(one["clusters"] for one in data["clusterings"]):
@@ -49,18 +54,11 @@ def finding(data: Data) -> Iterator[RenderableType]:
 
 def features_table(features: Sequence[Data]) -> Table:
     """One row for each feature: what it reads beside what it writes. Numbers are never cut; words give way to them."""
-    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table = Table(box=SIMPLE, pad_edge=False, padding=0, header_style="dim")
     table.add_column("feature", justify="right", no_wrap=True, min_width=7)
     table.add_column("fires on", no_wrap=True, max_width=25)
     table.add_column("promotes", no_wrap=True, max_width=14)
-    numbers = {
-        "on + / −\ntexts": 10,
-        "effect,\nheld out": 8,
-        "AUC,\nheld out": 8,
-        "gain": 6,
-        "output\nscore": 6,
-        "cluster": 7,
-    }
+    numbers = {"on + / −": 11, "effect": 7, "AUC": 5, "gain": 7, "output": 7, "cluster": 8}
     for heading, width in numbers.items():
         table.add_column(heading, justify="right", no_wrap=True, min_width=width)
     for one in features:
