@@ -14,6 +14,7 @@ from trimtab.cli import (
     clusters,
     corpus,
     demo,
+    doctor,
     dose,
     feature,
     features,
@@ -52,11 +53,15 @@ COMMANDS = (
     serve,
     models,
     saes,
+    doctor,
 )
 
 
 class Commands(TyperGroup):
-    """Exit codes: 0 done, 2 bad input (one sentence on stderr), 130 interrupted. Anything else is a bug."""
+    """Exit codes: 0 done, 1 `doctor` found something broken, 2 bad input (one sentence on stderr), 130 interrupted.
+
+    Anything else is a bug.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep the words as they were typed."""
@@ -77,7 +82,6 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    add_completion=False,
     no_args_is_help=True,
     # Plain help is the same in every terminal, so docs/cli.md can be compared with it.
     rich_markup_mode=None,
@@ -108,5 +112,7 @@ def root(
     """Steer language models along sparse-autoencoder features, and prove what the steering did.
 
     Results go to stdout, progress and messages to stderr. Exit code 0: done; 2: the input is not valid, with one
-    sentence that says why; 130: interrupted.
+    sentence that says why; 130: interrupted; 1: `trimtab doctor` found something broken.
+
+    Completion of commands and options in bash, zsh and fish: trimtab --install-completion.
     """

@@ -37,6 +37,11 @@ def free_bytes(model: Model) -> int:
         import torch
 
         return int(torch.cuda.mem_get_info(model.device)[0])
+    return free_here()
+
+
+def free_here() -> int:
+    """Main memory that can be had without swapping."""
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
