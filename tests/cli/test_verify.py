@@ -77,3 +77,45 @@ def test_vector_is_read_by_the_feature_named(run: Any, model_folder: Path, sae_f
     said = Evidence.parse(json.loads(result.stdout))
     assert said.primary == "feature 7"
     assert [arm.name for arm in said.arms] == ["unsteered", "recipe"]
+
+
+def test_judges_are_made_of_the_options(
+    run: Any, model_folder: Path, sae_folder: Path, tmp_path: Path, chat_server: str
+) -> None:
+    """Each option brings its judges into the evidence, with what they are worth; a poor one says that it refuses."""
+    labelled = tmp_path / "labelled.jsonl"
+    sides = [(f"salty waves roll number {i}", f"green trees grow number {i}") for i in range(20)]
+    labelled.write_text("".join(json.dumps({"positive": p, "negative": n}) + "\n" for p, n in sides), encoding="utf-8")
+    words = ["verify", "Once", *FIXED, "--control", "none", "--json", "--model", model_folder, "--sae", sae_folder]
+    words += ["--judge-pairs", labelled, "--judge-sae", sae_folder, "--fluency-model", model_folder]
+    words += ["--judge", chat_server, "--judge-concept", "the sea"]
+    result = run(*words)
+    assert result.exit_code == 0, result.stderr
+    judges = {one["name"]: one for one in json.loads(result.stdout)["made"]["judges"]}
+    assert {"classifier", "word list", "independent log-likelihood", "chat concept", "chat"} <= set(judges)
+    assert any(name.startswith("features of") for name in judges)
+    assert judges["classifier"]["skill"]["auc"] > 0.9
+    recipe = json.loads(result.stdout)["samples"][0]
+    assert recipe["scores"]["judge:chat concept"] == 1.0
+
+
+def test_judges_that_lack_something_are_refused(run: Any, model_folder: Path, sae_folder: Path) -> None:
+    words = ["verify", "Once", *FIXED, "--model", model_folder, "--sae", sae_folder]
+    result = run(*words, "--judge-sae", sae_folder)
+    assert result.exit_code == 2
+    assert "--judge-pairs" in result.stderr
+    result = run(*words, "--judge", "http://127.0.0.1:9/v1")
+    assert result.exit_code == 2
+    assert "--judge-concept" in result.stderr
+
+
+def test_judges_that_learn_from_the_recipes_own_texts_are_told(
+    run: Any, model_folder: Path, sae_folder: Path, tmp_path: Path
+) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    sides = [(f"salty waves roll number {i}", f"green trees grow number {i}") for i in range(12)]
+    pairs.write_text("".join(json.dumps({"positive": p, "negative": n}) + "\n" for p, n in sides), encoding="utf-8")
+    words = ["verify", "Once", *FIXED, "--control", "none", "--pairs", pairs, "--judge-pairs", pairs]
+    result = run(*words, "--model", model_folder, "--sae", sae_folder)
+    assert result.exit_code == 0, result.stderr
+    assert "texts of --judge-pairs are, or nearly are, texts of --pairs" in result.stderr

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from trimtab.cli import options as o
 from trimtab.cli.build import open_several
 from trimtab.cli.console import complain, out, print_json, say
+from trimtab.cli.judging import endpoint, other_model
 from trimtab.cli.progress import Bars
 from trimtab.errors import InputError
 
@@ -74,15 +74,9 @@ def run(
             show_default="the shipped ones",
         ),
     ] = None,
-    fluency_model: Annotated[
-        str | None, typer.Option("--fluency-model", metavar="NAME", help="Another model that judges fluency.")
-    ] = None,
-    judge_url: Annotated[
-        str | None, typer.Option("--judge", metavar="URL", help="An OpenAI-compatible address that judges as well.")
-    ] = None,
-    judge_model: Annotated[
-        str, typer.Option("--judge-model", metavar="NAME", help="The model at --judge.")
-    ] = "default",
+    fluency_model: o.FluencyModel = None,
+    judge_url: o.JudgeUrl = None,
+    judge_model: o.JudgeModel = "default",
     minutes: Annotated[
         float | None, typer.Option("--minutes", min=0, help="Stop after about so long; the same command goes on.")
     ] = None,
@@ -127,12 +121,12 @@ def run(
         _say_left(left(place, units, chosen, spec), len(units), as_json)
         return
     model, saes = open_several(model_name, sae_names or _shipped(model_name), device, dtype, blocks)
-    independent = _open(fluency_model, device)
+    independent = other_model(fluency_model, device)
     with Bars() as bars:
         try:
             rest = run_bench(
                 model, saes, place, spec, chosen, units, witness=saes[-1], independent=independent,
-                endpoint=_endpoint(judge_url, judge_model), seconds=None if minutes is None else minutes * 60,
+                endpoint=endpoint(judge_url, judge_model), seconds=None if minutes is None else minutes * 60,
                 progress=bars.show,
             )  # fmt: skip
         except KeyboardInterrupt:
@@ -165,18 +159,6 @@ def _shipped(model_name: str) -> list[str] | None:
     from trimtab.sae.shipped import list_saes
 
     return [one.name for one in list_saes()] if model_name == o.DEFAULT else None
-
-
-def _open(name: str | None, device: str | None) -> Any:
-    from trimtab.lm.load import open_model
-
-    return None if name is None else open_model(name, device=device, say=say)
-
-
-def _endpoint(url: str | None, model: str) -> Any:
-    from trimtab.endpoint import Endpoint
-
-    return None if url is None else Endpoint(url, model, os.environ.get("OPENAI_API_KEY"))
 
 
 def _of(concept: Concept, units: Sequence[Unit]) -> list[Unit]:

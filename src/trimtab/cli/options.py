@@ -133,6 +133,36 @@ Ask = Annotated[
         show_default="made of the name of --pairs",
     ),
 ]
+JudgePairs = Annotated[
+    str | None,
+    typer.Option(
+        "--judge-pairs",
+        metavar="FILE_OR_NAME",
+        help="Labelled texts, best not those of --pairs, from which a classifier, a word list and (if installed) "
+        "sentence embeddings learn to judge. See docs/judges.md.",
+    ),
+]
+JudgeSae = Annotated[
+    str | None,
+    typer.Option(
+        "--judge-sae",
+        metavar="NAME",
+        help="Another SAE, best of another block, whose features for --judge-pairs judge as well.",
+    ),
+]
+FluencyModel = Annotated[
+    str | None, typer.Option("--fluency-model", metavar="NAME", help="Another model that judges fluency.")
+]
+JudgeUrl = Annotated[
+    str | None, typer.Option("--judge", metavar="URL", help="An OpenAI-compatible address that judges as well.")
+]
+JudgeModel = Annotated[str, typer.Option("--judge-model", metavar="NAME", help="The model at --judge.")]
+JudgeConcept = Annotated[
+    str | None,
+    typer.Option(
+        "--judge-concept", metavar="TEXT", help="What --judge is asked about.", show_default="the name of --pairs"
+    ),
+]
 CurveOption = Annotated[
     bool,
     typer.Option("--curve", help="Also measure what weaker and stronger doses cost and do, for the report's picture."),

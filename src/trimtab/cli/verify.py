@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 from trimtab.cli import options as o
 from trimtab.cli.build import Wanted, dosed, make_recipe, open_pair, parse_features
 from trimtab.cli.console import out, save_recipe, say, typed
+from trimtab.cli.judging import endpoint, judges_of, other_model
 from trimtab.cli.progress import Bars
 from trimtab.errors import InputError
 from trimtab.files import write_file
 
 if TYPE_CHECKING:
     from trimtab.evidence.values import Evidence
+    from trimtab.find.pairs import ContrastSet
     from trimtab.lm.load import Model
     from trimtab.sae.sae import SAE
     from trimtab.steer.dose_curve import Chosen
@@ -26,6 +28,7 @@ EXAMPLES = """Examples:
   trimtab verify "Once upon a time" --feature 11330:0.5
   trimtab verify "Once upon a time" "My day" -f 11330:0.5 --samples 20 --html report.html
   trimtab verify "Once upon a time" -f 6024:0.5 --pairs war --ask "The following text is about war."
+  trimtab verify "My day" -f 11330:0.5 --judge-pairs food --judge-sae gemma-3-270m-block-9
   trimtab verify "Once upon a time" --recipe sea.recipe.safetensors --sae gemma-3-270m --json
 """
 
@@ -48,6 +51,12 @@ def run(
     controls: o.Controls = None,
     contrast: o.Contrast = None,
     ask: o.Ask = None,
+    judge_pairs: o.JudgePairs = None,
+    judge_sae: o.JudgeSae = None,
+    fluency_model: o.FluencyModel = None,
+    judge_url: o.JudgeUrl = None,
+    judge_model: o.JudgeModel = "default",
+    judge_concept: o.JudgeConcept = None,
     max_new_tokens: o.NewTokens = 60,
     temperature: o.Temperature = 1.0,
     top_k: o.TopK = None,
@@ -70,11 +79,7 @@ def run(
     wanted = Wanted.check(features, unit, operation, vector, site, strength, recipe_file, dose)
     if not (features or recipe_file or read):
         raise InputError("A plain vector has no feature to read: name one, such as --read 123:1.")
-    pairs = None
-    if contrast is not None:
-        from trimtab.find.sources import read as read_pairs
-
-        pairs = read_pairs(contrast)
+    pairs, labelled = _pairs(contrast), _pairs(judge_pairs)
     to_read = parse_features(read, "add") if read else None
     model, sae = open_pair(model_name, sae_name, device, dtype, blocks, need_sae=True)
     assert sae is not None
@@ -85,6 +90,10 @@ def run(
         recipe, chosen = dosed(recipe, wanted, model, sae, bars.show)
         seen = _dose_curve(model, sae, recipe, chosen, bars.show) if curve or (chosen and chosen.curve) else None
     save_recipe(recipe, save)
+    judges = judges_of(
+        model, labelled, pairs, judge_sae, other_model(fluency_model, device), endpoint(judge_url, judge_model),
+        judge_concept or (pairs.name if pairs else None),
+    )  # fmt: skip
     from trimtab.evidence.verify import verify
 
     with Bars() as bars:
@@ -102,6 +111,7 @@ def run(
             controls=_controls(controls),
             contrast=pairs,
             ask=ask,
+            judges=judges,
             read=to_read,
             progress=bars.show,
         )
@@ -118,6 +128,14 @@ def run(
         print(evidence.to_json())
     else:
         _print(evidence)
+
+
+def _pairs(name: str | None) -> ContrastSet | None:
+    if name is None:
+        return None
+    from trimtab.find.sources import read
+
+    return read(name)
 
 
 def _dose_curve(model: Model, sae: SAE, recipe: Recipe, chosen: Chosen | None, progress: Progress) -> dict[str, Any]:

@@ -142,14 +142,15 @@ class Selectivity(Spec):
 class JudgeNote(Spec):
     """What is known of a judge: what its scores are, and how well it tells texts whose answer is known.
 
-    `skill`: AUC on held-out texts and what belongs to it, or None for one that learned nothing; `refusal`: why it
-    scored nothing.
+    `skill`: AUC on held-out texts and what belongs to it, or None for one that learned nothing; `odds`: intercept and
+    slope of the log-odds that a text of some score is of the positive side; `refusal`: why it scored nothing.
     """
 
     name: str
     about: str = ""
     good: int = 1
     skill: dict[str, JsonValue] | None = None
+    odds: tuple[float, float] | None = None
     refusal: str | None = None
 
 
