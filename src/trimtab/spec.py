@@ -84,11 +84,16 @@ class Scope(Spec):
     `window` is half-open, [start, stop), with `stop` None for no end. BOS is left alone unless `bos` is true.
     """
 
-    prompt: bool = True
-    generated: bool = True
-    window: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)] | None] | None = None
-    exclude: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    bos: bool = False
+    prompt: Annotated[bool, Field(description="Edit tokens of the prompt.")] = True
+    generated: Annotated[bool, Field(description="Edit tokens that are generated.")] = True
+    window: Annotated[
+        tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)] | None] | None,
+        Field(description="Edit only positions from the first number up to, not including, the second (null: no end)."),
+    ] = None
+    exclude: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], Field(description="Positions to leave alone, counted from 0.")
+    ] = ()
+    bos: Annotated[bool, Field(description="Edit the token that begins every text, too.")] = False
 
     @model_validator(mode="after")
     def _selects_something(self) -> Self:

@@ -183,7 +183,7 @@ def test_a_client_that_goes_away_frees_its_place(server: Server, client: openai.
 
 
 def test_a_chat_needs_a_template(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match=r"no chat template. Use /v1/completions"):
+    with pytest.raises(openai.BadRequestError, match=r"no chat template. Send a plain prompt to /v1/completions"):
         client.chat.completions.create(model="planted", messages=[{"role": "user", "content": "Hi"}])
 
 

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from trimtab import __version__
 from trimtab.errors import StorageError, TrimtabError
-from trimtab.serve import features, jobs, openai, recipe_routes
-from trimtab.serve.answers import documented
+from trimtab.serve import features, jobs, neuronpedia, openai, recipe_routes
+from trimtab.serve.described import documented, openapi
 from trimtab.serve.guard import LOCAL, Guard
 from trimtab.serve.limits import ApiError, Limits
 from trimtab.serve.metrics import Metrics
 from trimtab.serve.recipes import RecipeFolder
+from trimtab.serve.responses import Health
 from trimtab.serve.service import Service
 from trimtab.serve.worker import Worker
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from trimtab.lm.model import Model
     from trimtab.sae.sae import SAE
 
+STOPPED: dict[int | str, Any] = {503: {"model": Health, "description": "The thread that runs the model is gone."}}
 _log = logging.getLogger("trimtab.serve")
 
 
@@ -66,25 +67,25 @@ def create_app(
 
     app = FastAPI(title="trimtab", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
-    for part in (openai, features, recipe_routes, jobs):
+    for part in (openai, neuronpedia, features, recipe_routes, jobs):
         app.include_router(part.router(service))
     _add_own(app, service)
     _add_errors(app)
     app.add_middleware(
         Guard, key=key, hosts=hosts, origins=origins, limits=limits, metrics=metrics
     )  # fmt: skip
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     return app
 
 
 def _add_own(app: FastAPI, service: Service) -> None:
-    @app.get("/health", tags=["Server"], responses=dict(documented("It runs.")))  # type: ignore[arg-type]
+    @app.get("/health", tags=["Server"], responses=documented("It runs.", Health) | STOPPED)
     async def health() -> JSONResponse:
         """Whether the server runs. Needs no key."""
         alive = service.worker.thread.is_alive()
         return JSONResponse({"status": "ok" if alive else "stopped"}, 200 if alive else 503)
 
-    @app.get("/metrics", tags=["Server"], responses=dict(documented("Counters as text.")))  # type: ignore[arg-type]
+    @app.get("/metrics", tags=["Server"], responses=documented("Counters as text."), response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Counters for Prometheus."""
         return Response(service.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -133,21 +134,3 @@ def _encodable(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _encodable(one) for key, one in value.items()}
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The description, without the 422 that FastAPI has and this server does not."""
-    if app.openapi_schema is None:
-        made = get_openapi(
-            title=app.title,
-            version=app.version,
-            routes=app.routes,
-            summary="Steered text, and what is known of SAE features.",
-        )
-        for path in made["paths"].values():
-            for operation in path.values():
-                operation["responses"].pop("422", None)
-        for name in ("HTTPValidationError", "ValidationError"):
-            made.get("components", {}).get("schemas", {}).pop(name, None)
-        app.openapi_schema = made
-    return app.openapi_schema

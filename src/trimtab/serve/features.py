@@ -13,20 +13,22 @@ from starlette.responses import JSONResponse
 
 from trimtab.index.search import find, firing
 from trimtab.index.store import Index
-from trimtab.serve.answers import documented
+from trimtab.serve.described import POSTED, documented, example
+from trimtab.serve.feature_responses import ActivationsFound, Feature, Hits
 from trimtab.serve.limits import ApiError
 from trimtab.serve.service import Service
 from trimtab.spec import Spec
 
-DOCUMENTED: Any = documented("What was found.")
 Most = Annotated[int, Query(ge=1, le=200, description="How many to list.")]
 
 
-class Activations(Spec):
+class ActivationsRequest(Spec):
     """POST /api/activations."""
 
     text: Annotated[str, Field(min_length=1, description="The text to read, by the unsteered model.")]
     most: Annotated[int, Field(ge=1, le=200, description="How many features to list.")] = 20
+
+    model_config = example({"text": "She opened the door and smelled bread."})
 
 
 def router(service: Service) -> APIRouter:
@@ -39,7 +41,7 @@ def router(service: Service) -> APIRouter:
             raise ApiError(404, "This server has no index of its SAE's features (see --index).", code="no_index")
         return service.index
 
-    @routes.get("/api/features/search", responses=DOCUMENTED)
+    @routes.get("/api/features/search", responses=documented("What was found.", Hits, (400, 404)))
     def search(
         q: Annotated[str, Query(min_length=1, max_length=200, description="Words to look for.")], most: Most = 20
     ) -> JSONResponse:
@@ -47,7 +49,7 @@ def router(service: Service) -> APIRouter:
         with lock:
             return JSONResponse({"features": [asdict(hit) for hit in find(index(), q, most=most)]})
 
-    @routes.get("/api/features/{number}", responses=DOCUMENTED)
+    @routes.get("/api/features/{number}", responses=documented("The feature.", Feature, (400, 404)))
     def feature(number: Annotated[int, Path(description="The feature's index.")]) -> JSONResponse:
         """Everything that the index knows of a feature."""
         known = index()
@@ -56,8 +58,8 @@ def router(service: Service) -> APIRouter:
         with lock:
             return JSONResponse(asdict(known.feature(number)))
 
-    @routes.post("/api/activations", responses=DOCUMENTED)
-    async def activations(body: Activations) -> JSONResponse:
+    @routes.post("/api/activations", responses=documented("What fires.", ActivationsFound, (404, *POSTED)))
+    async def activations(body: ActivationsRequest) -> JSONResponse:
         """The tokens of a text and the features that fire in it, each with its activation on every token."""
         sae = next(iter(service.saes.values()), None)
         if sae is None:

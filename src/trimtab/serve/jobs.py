@@ -15,7 +15,8 @@ from starlette.responses import JSONResponse
 
 from trimtab.errors import TrimtabError
 from trimtab.sae.sae import SAE
-from trimtab.serve.answers import documented
+from trimtab.serve import responses
+from trimtab.serve.described import POSTED, documented, example
 from trimtab.serve.limits import ApiError
 from trimtab.serve.service import Service
 from trimtab.serve.steering import RecipeId, Wanted, recipe_of
@@ -35,6 +36,14 @@ class ContrastRequest(Spec):
     limit: Annotated[int, Field(ge=1, le=64, description="Features to keep.")] = 16
     save_as: Annotated[RecipeId | None, Field(description="Save the recipe that is found under this id.")] = None
 
+    model_config = example(
+        {
+            "positive": ["The waves broke on the rocks.", "..."],
+            "negative": ["The train was late again.", "..."],
+            "save_as": "sea",
+        }
+    )
+
 
 class VerifyRequest(Spec):
     """POST /api/verify."""
@@ -45,6 +54,8 @@ class VerifyRequest(Spec):
     max_tokens: Annotated[int, Field(ge=2, le=200, description="Length of the texts.")] = 40
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Same seed, same result.")] = 0
 
+    model_config = example({"steering": "sea", "prompts": ["The best thing about the weekend is"]})
+
 
 class DoseRequest(Spec):
     """POST /api/dose."""
@@ -52,6 +63,8 @@ class DoseRequest(Spec):
     steering: Wanted
     texts: Annotated[int, Field(ge=0, le=32, description="Texts written at each strength.")] = 8
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Same seed, same result.")] = 0
+
+    model_config = example({"steering": "sea"})
 
 
 class _Cancelled(Exception):
@@ -132,8 +145,8 @@ def router(service: Service) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["Jobs"])
     jobs = Jobs(service)
-    started: Any = documented("It has begun: poll /api/jobs/ID.", code=202)
-    asked: Any = documented("The job, with its result once it is done.")
+    started = documented("It has begun: poll /api/jobs/ID.", responses.Job, (404, 409, 503, *POSTED), code=202)
+    asked = documented("The job, with its result once it is done.", responses.Job, (404,))
 
     def sae() -> SAE:
         one = next(iter(service.saes.values()), None)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from trimtab.serve.described import example
 from trimtab.serve.steering import Wanted
 from trimtab.spec import Spec
 
@@ -44,7 +45,7 @@ class Request(Spec):
         Field(description="The text ends before the first of these."),
     ] = None
     stream: Annotated[bool | None, Field(description="Answer piece by piece, as server-sent events.")] = None
-    stream_options: StreamOptions | None = None
+    stream_options: Annotated[StreamOptions | None, Field(description="How to stream.")] = None
     steering: Annotated[Wanted | None, Field(description="Extra: what to change while the text is written.")] = None
     receipt: Annotated[
         bool, Field(description="Extra: tell for each text which tokens were edited, and by how much.")
@@ -75,12 +76,23 @@ class CompletionRequest(Request):
     echo: Annotated[Literal[False] | None, Field(description="Not supported.")] = None
     suffix: Annotated[Literal[""] | None, Field(description="Not supported.")] = None
 
+    model_config = example(
+        {
+            "model": "gemma-3-270m",
+            "prompt": "The best thing about the weekend is",
+            "max_tokens": 40,
+            "seed": 1,
+            "steering": {"features": [{"feature": 11330, "strength": 0.5}]},
+            "receipt": True,
+        }
+    )
+
 
 class Part(Spec):
     """A part of a message."""
 
-    type: Literal["text"]
-    text: str
+    type: Annotated[Literal["text"], Field(description="Only text.")]
+    text: Annotated[str, Field(description="What is said.")]
 
 
 class Message(Spec):
@@ -99,7 +111,7 @@ class Message(Spec):
 class TextFormat(Spec):
     """Plain text."""
 
-    type: Literal["text"]
+    type: Annotated[Literal["text"], Field(description="Only text.")]
 
 
 class ChatRequest(Request):
@@ -116,3 +128,12 @@ class ChatRequest(Request):
     parallel_tool_calls: Annotated[bool | None, Field(description="Accepted and ignored.")] = None
     store: Annotated[Literal[False] | None, Field(description="Nothing is stored.")] = None
     metadata: Annotated[dict[str, str] | None, Field(description="Accepted and ignored.")] = None
+
+    model_config = example(
+        {
+            "model": "a-chat-model",
+            "messages": [{"role": "user", "content": "How was your weekend?"}],
+            "max_tokens": 40,
+            "steering": "sea",
+        }
+    )

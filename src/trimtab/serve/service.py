@@ -52,14 +52,14 @@ class Service:
     async def rows(
         self,
         prompts: Sequence[str],
-        recipe: Recipe | None,
+        recipes: Sequence[Recipe | None],
         samples: int,
         sampling: Sampling,
         seed: int,
         likeliest: int | None = None,
         record: bool = False,
     ) -> list[Row]:
-        """The rows of a request, prompt by prompt. Raises `ApiError` where a limit is passed."""
+        """The rows of a request, prompt by prompt, each with its recipe. Raises `ApiError` where a limit is passed."""
         limits = self.limits
         if samples * len(prompts) > limits.rows:
             raise ApiError(
@@ -75,7 +75,7 @@ class Service:
                 code="too_many_tokens",
                 param="max_tokens",
             )
-        made = await run_in_threadpool(self._plan, list(prompts), recipe, samples, sampling, seed)
+        made = await run_in_threadpool(self._plan, list(prompts), list(recipes), samples, sampling, seed)
         longest = max(len(row.prompt) for row in made)
         most = min(limits.prompt_tokens, self.worker.engine.reserve)
         if longest > most:
@@ -88,11 +88,11 @@ class Service:
         return [replace(row, likeliest=likeliest, record=record) for row in made]
 
     def _plan(
-        self, prompts: list[str], recipe: Recipe | None, samples: int, sampling: Sampling, seed: int
+        self, prompts: list[str], recipes: list[Recipe | None], samples: int, sampling: Sampling, seed: int
     ) -> list[Row]:
-        if recipe is not None:
+        for recipe in {one for one in recipes if one is not None}:
             recipe.compile(self.model)  # refuses what does not fit this model, before it joins the others
-        return [row for *_, row in plan(self.model, prompts, [recipe] * len(prompts), samples, sampling, seed)]
+        return [row for *_, row in plan(self.model, prompts, recipes, samples, sampling, seed)]
 
     def start(self, rows: Sequence[Row]) -> Stream:
         """Let rows be written. Raises `ApiError` (503) when the server is full."""
