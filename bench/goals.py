@@ -27,12 +27,8 @@ def goals(results: dict[str, Any]) -> str:
     """A Markdown table; what was not measured is said not to be."""
     lines = []
     engine = {one["rows"]: one["ratios"] for one in results.get("engine", [])}
-    busy = {one["rows"]: one for one in results.get("engine_busy", [])}
     for what, goal, rows, key in RATIOS:
         ratio = engine.get(rows, {}).get(key)
-        if ratio is None and key in busy.get(rows, {}).get("ratios", {}):
-            what += f" (load {max(busy[rows]['load']):.0f})"
-            ratio = busy[rows]["ratios"][key]
         lines.append(_line(f"{_rows(rows)}: {what}", goal, ratio))
     for rows in (8, 1):
         for dtype, key in NEAR:
@@ -48,6 +44,9 @@ def goals(results: dict[str, Any]) -> str:
         one = results["steps"]
         for (what, goal, _), name in zip(OVERHEAD, ("add", "clamp_8"), strict=True):
             lines.append(_line(f"{_rows(one['rows'])}, processor time: {what}", goal, one["ratios"][name]))
+        if (unsteered := one["ratios"].get("packed_products")) is not None:
+            what = "processor time: a decoding step, against packed products"
+            lines.append(_line(f"{_rows(one['rows'])}, {what}", 0.85, 1 / unsteered))
     long = results.get("rows")
     if long is not None:
         lost = long["missing"] + long["twice"]

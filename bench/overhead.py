@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python bench/overhead.py [--rows 128] [--rounds 9] [--steps 4] [--out steps.json]
 
 Each round writes a few tokens unsteered, with a vector of its own on every row, and with 8 latents of its own clamped
-on every row, in turns that change their order. All rows share one prompt, whose pass is not counted.
+on every row, in turns that change their order. All rows share one prompt, whose pass is not counted. Beside them are
+the matrix products of a step alone, with packed weights, where the machine has such.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from machine import about
 
 from trimtab import Model, Recipe, Sampling, open_model
 from trimtab.lm.decode import Row, decode
+from trimtab.lm.packed import can_pack
 from trimtab.lm.sampling import stream_key
 
 
@@ -35,6 +38,13 @@ def seconds_of_a_step(model: Model, recipes: Sequence[Recipe | None], steps: int
     times: list[float] = []
     decode(model, rows, batch_size=len(rows), progress=lambda _: times.append(time.process_time()))
     return statistics.median(after - before for before, after in pairwise(times))
+
+
+def seconds_of_products(run: Callable[[int], None]) -> float:
+    """Processor time of the products of a step."""
+    began = time.process_time()
+    run(1)
+    return time.process_time() - began
 
 
 def main() -> None:
@@ -54,10 +64,13 @@ def main() -> None:
         "add": [Recipe.vector(vector, layer, 1 + row / 1000) for row in range(args.rows)],
         "clamp_8": who.clamp_of(who.random_sae(model, layer), args.rows),
     }
-    milliseconds: dict[str, list[float]] = {name: [] for name in contestants}
+    measures = {name: partial(seconds_of_a_step, model, one, args.steps) for name, one in contestants.items()}
+    if can_pack(model):
+        measures["packed_products"] = partial(seconds_of_products, who.bare_products(model, args.rows, packed=True))
+    milliseconds: dict[str, list[float]] = {name: [] for name in measures}
     for turn in range(-1, args.rounds):  # the first one warms up
-        for name in sorted(contestants, reverse=bool(turn % 2)):
-            step = seconds_of_a_step(model, contestants[name], args.steps)
+        for name in sorted(measures, reverse=bool(turn % 2)):
+            step = measures[name]()
             if turn >= 0:
                 milliseconds[name].append(1e3 * step)
         print(turn, {name: round(times[-1]) for name, times in milliseconds.items() if times}, flush=True)

@@ -16,9 +16,7 @@ from goals import goals
 
 from trimtab.files import write_file
 
-RENDER = {
-    name: getattr(tables, name) for name in ("engine", "overhead", "steps", "sweep", "curves", "rows", "tried")
-} | {"engine_busy": tables.engine}
+RENDER = {name: getattr(tables, name) for name in ("engine", "overhead", "steps", "sweep", "curves", "rows", "tried")}
 
 
 def main() -> None:

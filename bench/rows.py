@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -36,7 +37,7 @@ PROMPTS = (
     "The report says that", "She opened the door and", "We need to talk about", "In the morning they",
     "The first rule is", "Everyone knows that",
 )  # fmt: skip
-FEATURES = (11330, 6024, 10935, 100, 2000, 5000, 8000, 12000, 14000, 16000)
+FEATURES = (11330, 6024, 10935, 100, 2000, 5000, 8000, 12001, 14000, 16000)
 KILL_AFTER = (240, 240, None)
 
 
@@ -55,6 +56,8 @@ def run(folder: Path) -> None:
             if seconds is not None and time.monotonic() - began > seconds:
                 child.kill()
             time.sleep(5)
+        if child.returncode not in (0, -signal.SIGKILL):
+            raise SystemExit(f"trimtab sweep ended with {child.returncode}")
         print("ended with", child.returncode, flush=True)
 
 

@@ -74,11 +74,13 @@ def steps(said: dict[str, Any]) -> str:
     """What steering costs in processor time of decoding steps."""
     one = said["results"]
     names = {"add": "a vector on every row", "clamp_8": "8 latents clamped on every row"}
+    if "packed_products" in one["ratios"]:
+        names["packed_products"] = "the products of a step alone, packed weights"
     rows = [
         [label, f"{one['ratios'][name]:.3f}", *(f"{pick(_ratios(one, name)):.3f}" for pick in (min, max))]
         for name, label in names.items()
     ]
-    head = [f"{one['rows']} rows, processor time of a step, load {one['load']}: unsteered / steered"]
+    head = [f"{one['rows']} rows, processor time of a step, load {one['load']}: unsteered / this"]
     return table([*head, f"median of {one['rounds']} rounds", "lowest", "highest"], rows)
 
 
