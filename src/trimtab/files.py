@@ -27,7 +27,7 @@ def cache_dir() -> Path:
 def write_file(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path beside `target` to write to; rename it onto `target` when the block ends well."""
     target = Path(target)
-    with _disk_errors(target):
+    with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         os.close(descriptor)
@@ -47,7 +47,7 @@ def write_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     If another process finished the same folder meanwhile, theirs stays and ours is dropped.
     """
     target = Path(target)
-    with _disk_errors(target):
+    with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
@@ -85,7 +85,8 @@ def _umask() -> int:
 
 
 @contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
+def disk_errors(target: Path) -> Iterator[None]:
+    """`StorageError` for a full disk and for places that cannot be written."""
     try:
         yield
     except OSError as error:

@@ -12,14 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Piece, reference, tally  # type: ignore[import-not-found]
 
+from trimtab.errors import FileError
 from trimtab.files import write_json
 from trimtab.index import state as state_module
 from trimtab.index.events import Events
-from trimtab.index.state import MAX_SOURCES, OTHER, IndexSpec, State
+from trimtab.index.sample import BIN_EDGES, BINS, best, bins
+from trimtab.index.state import MAX_SOURCES, OTHER, IndexSpec, State, tokens_path
 from trimtab.index.store import FORMAT, Index, open_index
 from trimtab.index.tables import write_tables
 
 FEATURES, VOCABULARY = 5, 7
+STATES: list[Path] = []
 SMALL = IndexSpec(top=3, random=2, per_band=2, before=2, after=1, words=3, partners=2, pairs=2, window=2)
 # few distinct values, so that ties happen; from far below the lowest bin to above an edge of a band
 VALUES = [1e-9, 0.25, float(np.float32(2**0.5)), 1.0, 1.0000001192092896, 3.0, 3.5, 1e7]
@@ -37,6 +40,12 @@ def corpora(draw: st.DrawFn) -> list[Piece]:
         pieces.append(Piece(ids, found, draw(st.integers(0, 4)), draw(st.sampled_from(["books", "news"]))))
     return [Piece(p.ids, [p.fires[0], *({} if f is None and i % 2 else f for i, f in enumerate(p.fires[1:]))],
                   p.document, p.source) for p in pieces]  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def states(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where `merged` keeps its states."""
+    STATES[:] = [tmp_path_factory.mktemp("states")]
 
 
 def window(pieces: list[Piece], first: int) -> Events:
@@ -62,15 +71,19 @@ def window(pieces: list[Piece], first: int) -> Events:
 
 
 def merged(pieces: list[Piece], size: int, spec: IndexSpec, restart: set[int]) -> State:
-    """All windows of `size` contexts; before those in `restart`, saved to disk and loaded into a new state."""
-    state = State(spec, FEATURES, VOCABULARY)
+    """All windows of `size` contexts; before those in `restart`, saved to disk and loaded into a new state, after a
+    window that was added and lost.
+    """
+    path = Path(tempfile.mkdtemp(dir=STATES[0])) / "state"
+    state = State(spec, FEATURES, VOCABULARY, path)
     for number, first in enumerate(range(0, len(pieces), size)):
+        found = window(pieces[first : first + size], first)
         if number in restart:
-            with tempfile.TemporaryDirectory() as folder:
-                state.save(Path(folder) / "state", {})
-                state = State(spec, FEATURES, VOCABULARY)
-                state.restore(Path(folder) / "state")
-        state.add(window(pieces[first : first + size], first))
+            state.save({})
+            state.add(found)
+            state = State(spec, FEATURES, VOCABULARY, path)
+            state.restore()
+        state.add(found)
     return state
 
 
@@ -161,8 +174,8 @@ def test_the_result_does_not_depend_on_when_candidates_are_merged(monkeypatch: p
     late = merged(pieces, 3, SMALL, set())
     monkeypatch.setattr(state_module, "_FOLD", 0)
     early = merged(pieces, 3, SMALL, {5})
-    late.fold()
-    early.fold()
+    late.sort()
+    early.sort()
     for name, column in vars(late.examples).items():
         assert np.array_equal(column, getattr(early.examples, name)), name
     slots = [SMALL.top, SMALL.random] + [SMALL.per_band] * 80
@@ -199,3 +212,27 @@ def test_example_groups_are_sorted_on_disk(tmp_path: Path) -> None:
     features = [row["feature"] for row in index.query("from examples select feature")]
     assert all(a <= b for a, b in pairwise(features))
     assert [row["seen"] for row in index.query("from tokens order by token")] == [3, 3, 23, 3, 3, 3, 2]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0, 1, 2, 2**63, 2**64 - 1]), st.integers(0, 2**50))))
+def test_the_fast_order_is_that_of_lexsort(rows: list[tuple[int, int, int]]) -> None:
+    group, key, document = (np.array([row[i] for row in rows], dtype=t) for i, t in enumerate("qQq"))
+    group = group * 70_000  # more than 16 bits
+    keep = best(group, key, document, np.full(len(rows), 99), 99)
+    assert keep.tolist() == np.lexsort((document, key, group)).tolist()
+
+
+@given(st.lists(st.floats(width=32, min_value=0, exclude_min=True), min_size=1))
+def test_bins_are_those_between_the_edges(values: list[float]) -> None:
+    there = np.array([*values, *BIN_EDGES, *np.nextafter(BIN_EDGES, np.float32(0))], dtype=np.float32)
+    expected = np.clip(np.searchsorted(BIN_EDGES, there, side="right") - 1, 0, BINS - 1)
+    assert np.array_equal(bins(there), expected)
+
+
+def test_a_build_without_its_tokens_is_refused(tmp_path: Path) -> None:
+    state = State(SMALL, FEATURES, VOCABULARY, tmp_path / "state")
+    state.add(window([Piece([1, 2], [{0: 1.0}, {}], 0, "x")], 0))
+    state.save({})
+    tokens_path(state.path).write_bytes(b"1234567")
+    with pytest.raises(FileError, match="cannot go on"):
+        State(SMALL, FEATURES, VOCABULARY, tmp_path / "state").restore()

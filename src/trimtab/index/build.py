@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from trimtab.errors import InputError, MismatchError
 from trimtab.files import write_json
 from trimtab.index.sample import BINS, LOWEST
-from trimtab.index.state import IndexSpec, State
+from trimtab.index.state import IndexSpec, State, saved_about, tokens_path
 from trimtab.index.store import FORMAT, Index, open_index
 from trimtab.lm.packed import packed_layers
 from trimtab.lm.texts import Context, iter_contexts, iter_texts, total_bytes
@@ -58,13 +58,14 @@ def build(
     if (folder / "index.json").is_file():
         found = open_index(folder)
         _same(about, found.about, folder)
-        (folder / _STATE).unlink(missing_ok=True)
+        _remove_state(folder)
         return found
     vocabulary = int(model.hf.get_input_embeddings().weight.shape[0])
-    state = State(spec, sae.d_sae, vocabulary)
+    state = State(spec, sae.d_sae, vocabulary, folder / _STATE)
     if (folder / _STATE).is_file():
-        _same(about, state.restore(folder / _STATE), folder)
-    _run(model, sae, texts, state, progress, save_every, lambda: state.save(folder / _STATE, about))
+        _same(about, saved_about(folder / _STATE), folder)
+        state.restore()
+    _run(model, sae, texts, state, progress, save_every, lambda: state.save(about))
     if not state.tokens:
         raise InputError("The texts hold nothing to read: every text is shorter than 16 tokens.")
     _finish(model, state, folder, about)
@@ -151,7 +152,12 @@ def _finish(model: Model, state: State, folder: Path, about: dict[str, Any]) -> 
         if left.name.startswith((".state.", ".0", ".tokens.", ".index.")):
             left.unlink()
     write_json(folder / "index.json", about)
-    (folder / _STATE).unlink(missing_ok=True)
+    _remove_state(folder)
+
+
+def _remove_state(folder: Path) -> None:
+    for path in (folder / _STATE, tokens_path(folder / _STATE)):
+        path.unlink(missing_ok=True)
 
 
 def _about(model: Model, sae: SAE, texts: Sequence[str], spec: IndexSpec) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,20 +13,25 @@ from pydantic import Field
 
 from trimtab.files import write_file
 from trimtab.index.events import Events
+from trimtab.index.examples import Examples, spread
+from trimtab.index.firings import Firings, pairs
 from trimtab.index.sample import (
     BAND,
     BANDS,
     BINS,
     GROUPS,
     RANDOM,
+    TOP,
     best,
     bins,
     place_hash,
     random_key,
     rank,
+    salts,
     top_key,
 )  # fmt: skip
 from trimtab.index.tally import Tally
+from trimtab.index.tokenfile import TokenFile
 from trimtab.spec import Spec
 
 _FOLD = 50_000  # candidates that wait before they are merged; when they are merged does not change the result
@@ -48,8 +54,8 @@ class IndexSpec(Spec):
     random: Annotated[int, Field(ge=0)] = 10
     per_band: Annotated[int, Field(ge=0)] = 4
     per_document: Annotated[int, Field(ge=1)] = 1
-    before: Annotated[int, Field(ge=0)] = 24
-    after: Annotated[int, Field(ge=0)] = 8
+    before: Annotated[int, Field(ge=0, le=10_000)] = 24
+    after: Annotated[int, Field(ge=0, le=10_000)] = 8
     words: Annotated[int, Field(ge=1)] = 128
     partners: Annotated[int, Field(ge=1)] = 64
     pairs: Annotated[int, Field(ge=0)] = 8
@@ -57,56 +63,17 @@ class IndexSpec(Spec):
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Examples as columns. `group` is feature * GROUPS + slot; `tokens` and `values` [n, before + 1 + after], -1 and 0
-    where the context ends.
-    """
-
-    group: np.ndarray
-    key: np.ndarray
-    document: np.ndarray
-    context: np.ndarray
-    position: np.ndarray
-    source: np.ndarray
-    value: np.ndarray
-    tokens: np.ndarray
-    values: np.ndarray
-
-    def __getitem__(self, which: slice) -> Examples:
-        return Examples(**{name: column[which] for name, column in vars(self).items()})
-
-    def __len__(self) -> int:
-        return len(self.group)
-
-    @staticmethod
-    def chosen(parts: list[Examples], which: np.ndarray) -> Examples:
-        """The rows `which` of all rows of `parts`; `parts` is emptied, so that no column is in memory three times."""
-        columns = [dict(vars(part)) for part in parts]
-        names = list(columns[0])
-        parts.clear()
-        return Examples(**{name: np.concatenate([one.pop(name) for one in columns])[which] for name in names})
-
-    @staticmethod
-    def none(width: int) -> Examples:
-        """No rows."""
-
-        def empty(kind: Any, *shape: int) -> np.ndarray:
-            return np.zeros((0, *shape), dtype=kind)
-
-        return Examples(
-            empty(np.int64), empty(np.uint64), empty(np.int64), empty(np.int64), empty(np.int32), empty(np.int16),
-            empty(np.float32), empty(np.int32, width), empty(np.float32, width),
-        )  # fmt: skip
-
-
 @dataclass
 class State:
-    """The merged result of `windows` windows; `add` is the only thing that changes it."""
+    """The merged result of `windows` windows; `add` is the only thing that changes it.
+
+    `path`: where it is saved; the `TokenFile` that grows with it lies beside.
+    """
 
     spec: IndexSpec
     features: int
     vocabulary: int
+    path: Path
     windows: int = 0
     contexts: int = 0
     limit: float | None = None
@@ -127,11 +94,13 @@ class State:
             "source_tokens": np.zeros(0, np.int64),
             "source_count": np.zeros((0, n), np.int64),
         }
-        self.examples = Examples.none(self.spec.before + 1 + self.spec.after)
+        self.examples = Examples.none()
         self._waiting: list[Examples] = []
-        self._bar = np.full(n * GROUPS, _NEVER)  # a key above its group's bar cannot be kept
+        self._bar = np.full((GROUPS, n), _NEVER)  # a key above its group's bar cannot be kept
+        self._salts = salts(n)
         self.words = Tally(n, self.vocabulary, self.spec.words)
         self.partners = Tally(n, n, self.spec.partners)
+        self.texts = TokenFile(tokens_path(self.path))
 
     @property
     def tokens(self) -> int:
@@ -140,27 +109,31 @@ class State:
 
     def add(self, found: Events) -> None:
         """Merge one window."""
-        self._count(found)
-        self._sample(found)
+        fired = Firings.of(found)
+        source = self._sources(found)
+        self._count(found, fired, source)
+        self._sample(found, fired, source)
         if self.spec.pairs:
-            self.partners.add(*_pairs(found, self.spec.pairs))
-        self.words.add(found.feature, found.ids[found.token])
+            self.partners.add(*pairs(found, self.spec.pairs, self.features))
+        self.words.add(fired.feature, found.ids[fired.token])
+        self.texts.append(found.ids)
         self.windows += 1
         self.contexts += len(found.number)
         if self.windows % _PRUNE_EVERY == 0:
             self.words.prune()
             self.partners.prune()
 
-    def _count(self, found: Events) -> None:
-        a = self.arrays
-        np.add.at(a["count"], found.feature, 1)
-        np.add.at(a["total"], found.feature, found.value.astype(np.float64))
-        np.maximum.at(a["largest"], found.feature, found.value)
-        np.add.at(a["histogram"], (found.feature, bins(found.value)), 1)
-        np.add.at(a["seen"], found.ids[found.kept], 1)
-        source = self._sources(found)
+    def _count(self, found: Events, fired: Firings, source: np.ndarray) -> None:
+        a, n = self.arrays, self.features
+        a["count"] += np.bincount(fired.feature, minlength=n)
+        a["total"] += np.bincount(fired.feature, fired.value, minlength=n)
+        if len(fired.begins):
+            present = fired.feature[fired.begins]
+            a["largest"][present] = np.maximum(a["largest"][present], np.maximum.reduceat(fired.value, fired.begins))
+        np.add.at(a["histogram"].reshape(-1), fired.feature * BINS + bins(fired.value), 1)
+        a["seen"] += np.bincount(found.ids[found.kept], minlength=self.vocabulary)
         np.add.at(a["source_tokens"], source[found.context[found.kept]], 1)
-        np.add.at(a["source_count"], (source[found.context[found.token]], found.feature), 1)
+        np.add.at(a["source_count"].reshape(-1), source[fired.context] * n + fired.feature, 1)
 
     def _sources(self, found: Events) -> np.ndarray:
         """The number of each context's source; the first MAX_SOURCES have their own, the rest are one."""
@@ -168,138 +141,150 @@ class State:
             if name not in self.sources and len(self.sources) <= MAX_SOURCES:
                 self.sources.append(name if len(self.sources) < MAX_SOURCES else OTHER)
         new = len(self.sources) - len(self.arrays["source_tokens"])
-        for name in ("source_tokens", "source_count"):
+        for name in ("source_tokens", "source_count") if new else ():
             old = self.arrays[name]
             self.arrays[name] = np.concatenate([old, np.zeros((new, *old.shape[1:]), old.dtype)])
         place = {name: i for i, name in enumerate(self.sources)}
         return np.array([place.get(name, MAX_SOURCES) for name in found.source], dtype=np.int64)
 
-    def _sample(self, found: Events) -> None:
+    def _sample(self, found: Events, fired: Firings, source: np.ndarray) -> None:
         """Candidates of every kind that could still be kept, with the text around them."""
-        context = found.context[found.token]
-        position = found.token - found.start[context]
-        place = place_hash(self.spec.seed, found.number[context], position)
-        every = np.arange(len(found.token))
-        peak = _peaks(found, context)
-        first = found.feature * GROUPS
-        offers = [(peak, first[peak], top_key(found.value[peak], place[peak], found.feature[peak]))]
-        if self.spec.random:
-            offers.append((every, first + 1, random_key(place, found.feature, RANDOM)))
-        if self.spec.per_band:
-            slot = 2 + bins(found.value[peak]) // 2
-            offers.append((peak, first[peak] + slot, random_key(place[peak], found.feature[peak], BAND)))
+        offers = []
+        for which, slot, key in self._offers(found, fired):
+            hopeful = np.flatnonzero(key <= self._bar[slot, fired.feature[which]])
+            slot = np.broadcast_to(slot, len(key))[hopeful]
+            which = np.arange(len(fired.feature))[which][hopeful]
+            offers.append((which, fired.feature[which] * GROUPS + slot, key[hopeful]))
         which, group, key = (np.concatenate(column) for column in zip(*offers, strict=True))
-        hopeful = key <= self._bar[group]
-        which, group, key = which[hopeful], group[hopeful], key[hopeful]
-        keep = best(group, key, found.document[context[which]], self._sizes(group), self.spec.per_document)
+        keep = best(group, key, found.document[fired.context[which]], self._sizes(group), self.spec.per_document)
         if len(keep):
-            self._waiting.append(self._cut_out(found, which[keep], group[keep], key[keep]))
+            self._waiting.append(self._cut_out(found, fired, source, which[keep], group[keep], key[keep]))
         if sum(map(len, self._waiting)) > max(_FOLD, len(self.examples) // 4):
             self.fold()
+
+    def _offers(self, found: Events, fired: Firings) -> Iterator[tuple[Any, Any, np.ndarray]]:
+        """(which firings, their slots or the one of all, their keys) for each kind of example."""
+        at = np.arange(len(found.ids)) - found.start[found.context]
+        place = place_hash(self.spec.seed, found.number[found.context], at)
+        if self.spec.random:
+            yield slice(None), 1, random_key(place[fired.token], self._salts[RANDOM, fired.feature])
+        peak = fired.peaks
+        feature, value, place = fired.feature[peak], fired.value[peak], place[fired.token[peak]]
+        yield peak, 0, top_key(value, place, self._salts[TOP, feature])
+        if self.spec.per_band:
+            yield peak, 2 + bins(value) // 2, random_key(place, self._salts[BAND, feature])
 
     def _sizes(self, group: np.ndarray) -> np.ndarray:
         slots = np.array([self.spec.top, self.spec.random] + [self.spec.per_band] * BANDS)
         return slots[group % GROUPS]
 
-    def _cut_out(self, found: Events, which: np.ndarray, group: np.ndarray, key: np.ndarray) -> Examples:
-        """The examples with the tokens around them and the feature's activation on each."""
-        token, feature = found.token[which], found.feature[which]
-        context = found.context[token]
+    def _cut_out(
+        self, found: Events, fired: Firings, source: np.ndarray, which: np.ndarray, group: np.ndarray, key: np.ndarray
+    ) -> Examples:
+        """The examples, with what of the text around them is shown and where the feature fires in it."""
+        token, feature, context = fired.token[which], fired.feature[which], fired.context[which]
         begin = found.start[context] + ~found.kept[found.start[context]]  # without BOS, or a sink in its place
-        around = token[:, None] + np.arange(-self.spec.before, self.spec.after + 1)
-        inside = (around >= begin[:, None]) & (around < found.start[context + 1][:, None])
-        around = np.where(inside, around, 0)
-        known = found.token * self.features + found.feature  # ascending
-        wanted = around * self.features + feature[:, None]
-        at = np.minimum(np.searchsorted(known, wanted), max(0, len(known) - 1))
-        fires = inside & (known[at] == wanted)
-        return Examples(
-            group=group,
-            key=key,
-            document=found.document[context],
-            context=found.number[context],
-            position=(token - found.start[context]).astype(np.int32),
-            source=self._sources(found)[context].astype(np.int16),
-            value=found.value[which],
-            tokens=np.where(inside, found.ids[around], -1).astype(np.int32),
-            values=np.where(fires, found.value[at], 0).astype(np.float32),
+        first = np.maximum(begin, token - self.spec.before)
+        last = np.minimum(found.start[context + 1] - 1, token + self.spec.after)
+        known = fired.feature * len(found.ids) + fired.token  # ascending
+        near = np.searchsorted(known, feature * len(found.ids) + first)
+        size = np.searchsorted(known, feature * len(found.ids) + last, side="right") - near
+        flat = spread(near, size)
+        return Examples.of(
+            {
+                "group": group,
+                "key": key,
+                "document": found.document[context],
+                "context": found.number[context],
+                "position": token - found.start[context],
+                "source": source[context],
+                "value": fired.value[which],
+                "place": token + self.texts.length,
+                "left": token - first,
+                "right": last - token,
+                "near": size,
+                "near_at": fired.token[flat] - np.repeat(first, size),
+                "near_value": fired.value[flat],
+            }
         )
 
     def fold(self) -> None:
-        """Merge the waiting candidates."""
+        """Merge the waiting candidates. Only groups that have some can change."""
         if not self._waiting:
             return
         parts = [self.examples, *self._waiting]
-        self.examples, self._waiting = Examples.none(self.spec.before + 1 + self.spec.after), []
+        self.examples, self._waiting = Examples.none(), []
         group, key, document = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("group", "key", "document")
         )
-        keep = best(group, key, document, self._sizes(group), self.spec.per_document)
-        self.examples = Examples.chosen(parts, keep)
-        self._raise_bars()
+        touched = np.zeros(self.features * GROUPS, dtype=bool)
+        touched[group[len(parts[0]) :]] = True
+        some = np.flatnonzero(touched[group])
+        keep = some[best(group[some], key[some], document[some], self._sizes(group[some]), self.spec.per_document)]
+        self._raise_bars(group[keep], key[keep])
+        stays = ~touched[group]
+        stays[keep] = True
+        self.examples = Examples.chosen(parts, np.flatnonzero(stays))
 
-    def _raise_bars(self) -> None:
-        kept = self.examples
-        last = rank(kept.group) == self._sizes(kept.group) - 1  # the group is full; this is its worst
-        self._bar[kept.group[last]] = kept.key[last]
+    def _raise_bars(self, group: np.ndarray, key: np.ndarray) -> None:
+        """For groups as they are now, in order of (group, key)."""
+        worst = rank(group) == self._sizes(group) - 1  # the group is full; this is the last one that it has room for
+        self._bar[group[worst] % GROUPS, group[worst] // GROUPS] = key[worst]
 
-    def save(self, path: Path, about: dict[str, Any]) -> None:
-        """Write everything to one safetensors file; `about` is checked when it is loaded again."""
+    def sort(self) -> None:
+        """Merge what waits, and put the examples in order of (group, key)."""
+        self.fold()
+        order = np.lexsort((self.examples.key, self.examples.group))
+        parts = [self.examples]
+        self.examples = Examples.none()
+        self.examples = Examples.chosen(parts, order)
+
+    def save(self, about: dict[str, Any]) -> None:
+        """Write everything to `path`, one safetensors file, and have its tokens on the disk before; `about` is
+        for `saved_about`.
+        """
         from safetensors.numpy import save_file
 
         self.fold()
         arrays = dict(self.arrays)
         arrays |= {f"examples.{name}": column for name, column in vars(self.examples).items()}
         for name, tally in (("words", self.words), ("partners", self.partners)):
+            tally.settle()
             arrays |= {f"{name}.{part}": getattr(tally, part) for part in ("keys", "counts", "error")}
         facts = {name: getattr(self, name) for name in ("windows", "contexts", "limit", "sources")}
-        with write_file(path) as part:
+        facts["stored_tokens"] = self.texts.length
+        self.texts.flush()
+        with write_file(self.path) as part:
             save_file(arrays, part, metadata={"state": json.dumps(facts), "about": json.dumps(about, sort_keys=True)})
 
-    def restore(self, path: Path) -> dict[str, Any]:
-        """Take over what `save` wrote; returns its `about`."""
+    def restore(self) -> None:
+        """Take over what `save` wrote to `path`."""
         from safetensors import safe_open
 
-        with safe_open(path, "np") as file:
+        with safe_open(self.path, "np") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            facts = file.metadata()
-        for name, value in json.loads(facts["state"]).items():
+            facts = json.loads(file.metadata()["state"])
+        self.texts = TokenFile(tokens_path(self.path), facts.pop("stored_tokens"))
+        self.texts.check()
+        for name, value in facts.items():
             setattr(self, name, value)
         self.arrays = {name: arrays[name] for name in self.arrays}
         self.examples = Examples(**{name: arrays[f"examples.{name}"] for name in vars(self.examples)})
         for name, tally in (("words", self.words), ("partners", self.partners)):
             for part in ("keys", "counts", "error"):
                 setattr(tally, part, arrays[f"{name}.{part}"])
-        self._raise_bars()
-        return dict(json.loads(facts["about"]))
+        self.sort()
+        self._raise_bars(self.examples.group, self.examples.key)
 
 
-def _peaks(found: Events, context: np.ndarray) -> np.ndarray:
-    """Where each feature is strongest in each context (the first such token), as indices of events."""
-    pair = found.feature * len(found.number) + context
-    order = np.argsort(pair, kind="stable")
-    if not len(order):
-        return order
-    new = np.flatnonzero(np.diff(pair[order], prepend=-1))
-    size = np.diff(np.append(new, len(order)))
-    highest = np.repeat(np.maximum.reduceat(found.value[order], new), size)
-    at = np.flatnonzero(found.value[order] == highest)
-    _, first = np.unique(pair[order[at]], return_index=True)
-    return order[at[first]]
+def tokens_path(state: Path) -> Path:
+    """The file of tokens beside that of a state."""
+    return state.with_suffix(".tokens")
 
 
-def _pairs(found: Events, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every ordered pair of features among the `most` strongest of each token (ties: lower index first)."""
-    bits = np.ascontiguousarray(found.value).view(np.uint32).astype(np.uint64)
-    key = (found.token.astype(np.uint64) << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - bits)
-    order = np.argsort(key, kind="stable")
-    token = found.token[order]
-    place = rank(token)
-    few = place < most
-    rows, row = np.unique(token[few], return_inverse=True)
-    table = np.full((len(rows), most), -1, dtype=np.int64)
-    table[row, place[few]] = found.feature[order[few]]
-    left, right = np.where(~np.eye(most, dtype=bool))
-    a, b = table[:, left].ravel(), table[:, right].ravel()
-    both = (a >= 0) & (b >= 0)
-    return a[both], b[both]
+def saved_about(path: Path) -> dict[str, Any]:
+    """The `about` that a state was saved with."""
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        return dict(json.loads(file.metadata()["about"]))

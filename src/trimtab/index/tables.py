@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trimtab.files import write_file
+from trimtab.index.examples import spread
 from trimtab.index.sample import BINS, GROUPS, KINDS, LOWEST, rank
-from trimtab.index.state import Examples, State
+from trimtab.index.state import State
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,23 +24,26 @@ _SMALL_ROWS_PER_GROUP, _SMALL_LEVEL = 16_384, 19
 
 def write_tables(state: State, folder: Path, decode: Callable[[list[int]], list[str]]) -> None:
     """Every table of a finished build. `decode` gives the text of each of some tokens."""
-    state.fold()
+    state.sort()
     a = state.arrays
+    shown = a["seen"] > 0
     write_parts(folder, "features", _features(state))
-    for part, span in enumerate(_spans(state.examples.group // GROUPS)):  # the largest table: never twice in memory
-        _write_part(folder, "examples", part, _examples(state, state.examples[span]))
+    for part, span in enumerate(_spans(state.examples.group // GROUPS)):  # the largest table: a part at a time
+        columns = _examples(state, span)
+        shown[columns["tokens"].values.to_numpy()] = True
+        _write_part(folder, "examples", part, columns)
     for name, tally, column in (("words", state.words, "token"), ("partners", state.partners, "other")):
-        feature, item, count = tally.table()
-        write_parts(folder, name, {"feature": feature, column: item.astype(np.int32), "count": count})
+        tally.settle()
+        for part, span in enumerate(_spans(tally.keys // tally.items)):
+            feature, item, count = tally.table(span)
+            _write_part(folder, name, part, {"feature": feature, column: item.astype(np.int32), "count": count})
     source, feature = np.nonzero(a["source_count"])
     order = np.lexsort((source, feature))
     source, feature = source[order], feature[order]
     names = np.array(state.sources, dtype=object)
     shares = {"feature": feature, "source": names[source], "count": a["source_count"][source, feature]}
     write_parts(folder, "sources", shares)
-    shown = np.zeros(state.vocabulary, dtype=bool)
-    shown[state.examples.tokens[state.examples.tokens >= 0]] = True
-    used = np.flatnonzero(shown | (a["seen"] > 0))
+    used = np.flatnonzero(shown)
     rows = {"token": used.astype(np.int32), "text": decode(used.tolist()), "seen": a["seen"][used]}
     _write(folder / "tokens.parquet", rows)
 
@@ -64,31 +68,34 @@ def _features(state: State) -> dict[str, Any]:
     }
 
 
-def _examples(state: State, x: Examples) -> dict[str, Any]:
+def _examples(state: State, span: slice) -> dict[str, Any]:
     import pyarrow as pa
 
-    slot = x.group % GROUPS
-    inside = x.tokens >= 0
-    length = inside.sum(1)
-    names = pa.array(KINDS)
-    kind = pa.DictionaryArray.from_arrays(pa.array(np.minimum(slot, 2).astype(np.int8)), names)
-    source = pa.DictionaryArray.from_arrays(pa.array(x.source), pa.array(state.sources or [""]))
-    octave = LOWEST + (slot - 2) / 2
-    banded = slot >= 2
+    x = state.examples
+    group, left, near = x.group[span], x.left[span].astype(np.int64), x.near[span].astype(np.int64)
+    slot, length = group % GROUPS, left + 1 + x.right[span]
+    tokens = state.texts.tokens()[spread(x.place[span] - left, length)].astype(np.int32)
+    begin = int(x.near[: span.start].sum(dtype=np.int64))
+    fires = slice(begin, begin + int(near.sum()))
+    values = np.zeros(len(tokens), dtype=np.float32)
+    values[np.repeat(length.cumsum() - length, near) + x.near_at[fires]] = x.near_value[fires]
+    kind = pa.DictionaryArray.from_arrays(pa.array(np.minimum(slot, 2).astype(np.int8)), pa.array(KINDS))
+    source = pa.DictionaryArray.from_arrays(pa.array(x.source[span]), pa.array(state.sources or [""]))
+    octave, banded = LOWEST + (slot - 2) / 2, slot >= 2
     return {
-        "feature": x.group // GROUPS,
+        "feature": group // GROUPS,
         "kind": kind,
         "low": pa.array(np.exp2(octave).astype(np.float32), mask=~banded),
         "high": pa.array(np.exp2(octave + 0.5).astype(np.float32), mask=~banded),
-        "rank": rank(x.group).astype(np.int16),
-        "value": x.value,
+        "rank": rank(group).astype(np.int16),
+        "value": x.value[span],
         "source": source,
-        "document": x.document,
-        "context": x.context,
-        "position": x.position,
-        "at": (state.spec.before - inside.argmax(1)).astype(np.int16),
-        "tokens": _lists(x.tokens[inside], length),
-        "values": _lists(x.values[inside], length),
+        "document": x.document[span],
+        "context": x.context[span],
+        "position": x.position[span],
+        "at": x.left[span],
+        "tokens": _lists(tokens, length),
+        "values": _lists(values, length),
     }
 
 
