@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check setup docs format lock clean \
+.PHONY: help demo test test-page check setup docs format lock clean \
         bench bench-engine bench-overhead bench-steps bench-sweep bench-curves bench-tried bench-rows bench-page
 
 help: ## say what can be made
@@ -15,6 +15,10 @@ demo: $(VENV)/.installed ## steer Gemma-3-270M and show the proof
 
 test: $(VENV)/.installed-dev ## run the tests
 	$(BIN)/python -m pytest
+
+test-page: $(VENV)/.installed-page ## run the tests of the server's page, in Chromium
+	tools/chromium.sh
+	$(BIN)/python -m pytest tests/serve/page
 
 check: $(VENV)/.installed-dev ## formatter, linter, types, import floors, generated docs
 	$(BIN)/ruff format --check .
@@ -92,4 +96,8 @@ $(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
 	$(BIN)/python -m pip install -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.installed-page: requirements-page.lock $(VENV)/.installed-dev
+	$(BIN)/python -m pip install -r requirements-page.lock
 	@touch $@

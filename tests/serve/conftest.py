@@ -20,6 +20,7 @@ from trimtab.serve.service import Service
 from trimtab.testing.planted import PlantedWorld, planted_world
 
 Serving = Callable[..., AbstractContextManager["Server"]]
+collect_ignore = ["page"]  # needs a browser: `make test-page`
 LIMITS = Limits(prompt_tokens=60, max_tokens=150, rows=32, slots=8, queue=40, body_bytes=20_000, seconds=30)
 
 
@@ -36,8 +37,8 @@ class Server(NamedTuple):
         return httpx.get(self.url + path, timeout=30, **more)
 
     def wait(self, true: Callable[[], bool]) -> None:
-        """Until something is so, or fail after 10 seconds."""
-        end = time.monotonic() + 10
+        """Until something is so, or fail after a minute."""
+        end = time.monotonic() + 60
         while not true():
             assert time.monotonic() < end, "it never became so"
             time.sleep(0.01)

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from trimtab import __version__
 from trimtab.errors import StorageError, TrimtabError
-from trimtab.serve import features, jobs, neuronpedia, openai, recipe_routes
+from trimtab.serve import explore, features, jobs, neuronpedia, openai, recipe_files, recipe_routes, reports, site
 from trimtab.serve.described import documented, openapi
 from trimtab.serve.guard import LOCAL, Guard
 from trimtab.serve.limits import ApiError, Limits
@@ -67,8 +67,11 @@ def create_app(
 
     app = FastAPI(title="trimtab", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
-    for part in (openai, neuronpedia, features, recipe_routes, jobs):
+    for part in (openai, neuronpedia, features, explore, recipe_routes, recipe_files):
         app.include_router(part.router(service))
+    running = jobs.Jobs(service)
+    for routes in (jobs.router(service, running), reports.router(running), site.router()):
+        app.include_router(routes)
     _add_own(app, service)
     _add_errors(app)
     app.add_middleware(

@@ -35,6 +35,7 @@ _TAGS = {
     "OpenAI": "What OpenAI's clients speak, with steering for each request.",
     "Neuronpedia": "What clients of Neuronpedia's inference server speak.",
     "Features": "What is known of features, and which fire in a text.",
+    "Explore": "What the page shows: cards and lists of features, their map, readings of chosen ones.",
     "Recipes": "Recipe files of the server's folder.",
     "Jobs": "Long work: one job at a time.",
     "Server": "How the server is.",

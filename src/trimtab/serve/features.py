@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -34,7 +33,6 @@ class ActivationsRequest(Spec):
 def router(service: Service) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["Features"])
-    lock = threading.Lock()  # an index has one connection to its tables, for one thread at a time
 
     def index() -> Index:
         if service.index is None:
@@ -46,7 +44,7 @@ def router(service: Service) -> APIRouter:
         q: Annotated[str, Query(min_length=1, max_length=200, description="Words to look for.")], most: Most = 20
     ) -> JSONResponse:
         """Features whose labels, firing tokens, promoted tokens or examples have these words, best first."""
-        with lock:
+        with service.index_lock:
             return JSONResponse({"features": [asdict(hit) for hit in find(index(), q, most=most)]})
 
     @routes.get("/api/features/{number}", responses=documented("The feature.", Feature, (400, 404)))
@@ -55,7 +53,7 @@ def router(service: Service) -> APIRouter:
         known = index()
         if not 0 <= number < known.features:
             raise ApiError(404, f"There is no feature {number}; valid: 0 to {known.features - 1}.", param="number")
-        with lock:
+        with service.index_lock:
             return JSONResponse(asdict(known.feature(number)))
 
     @routes.post("/api/activations", responses=documented("What fires.", ActivationsFound, (404, *POSTED)))
@@ -74,7 +72,7 @@ def router(service: Service) -> APIRouter:
             )
 
         def work() -> tuple[list[str], list[Any]]:
-            with lock:
+            with service.index_lock:
                 return firing(service.model, sae, body.text, service.index, most=body.most)
 
         tokens, found = await service.between_steps(work)

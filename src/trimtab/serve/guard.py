@@ -25,7 +25,8 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
-_OPEN = ("/health",)
+_OPEN = ("/health", "/")
+_PAGE = "/page/"  # the page itself is no secret; it asks for the key
 
 
 class Guard:
@@ -92,7 +93,8 @@ class Guard:
         if origin is not None and origin not in self.origins and origin.partition("://")[2] != host:
             raise ApiError(403, "Pages of this origin may not use this server (see --allow-origin).", code="origin")
         preflight = scope["method"] == "OPTIONS" and origin is not None
-        if self.key is not None and scope["path"] not in _OPEN and not preflight:
+        shown = scope["path"] in _OPEN or scope["path"].startswith(_PAGE)
+        if self.key is not None and not shown and not preflight:
             self._check_key(headers)
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit() or int(length[:20]) > self.body_bytes:

@@ -141,10 +141,9 @@ class Jobs:
             raise
 
 
-def router(service: Service) -> APIRouter:
+def router(service: Service, jobs: Jobs) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["Jobs"])
-    jobs = Jobs(service)
     started = documented("It has begun: poll /api/jobs/ID.", responses.Job, (404, 409, 503, *POSTED), code=202)
     asked = documented("The job, with its result once it is done.", responses.Job, (404,))
 
@@ -169,7 +168,8 @@ def router(service: Service) -> APIRouter:
             found = find(service.model, mine, texts, Settings(limit=body.limit), progress=progress)
             if body.save_as is not None and found.recipe is not None:
                 service.recipes.save(body.save_as, found.recipe)
-            return to_json(found)
+            edits = [] if found.recipe is None else [one.spec.model_dump(mode="json") for one in found.recipe.edits]
+            return {**to_json(found), "edits": edits}
 
         return jobs.start("contrast", work)
 

@@ -46,6 +46,10 @@ class RecipeFolder:
         path = self.path(name)
         if not path.is_file():
             raise ApiError(404, f"There is no recipe {name!r}.", code="recipe_not_found", param="recipe")
+        return self.read(path, name)
+
+    def read(self, path: Path, name: str) -> Recipe:
+        """The recipe in a file, here or elsewhere. Raises `FileError`, which does not tell where the file is."""
         try:
             return Recipe.load(path)
         except MismatchError as error:  # latents of a TopK SAE depend on all of it

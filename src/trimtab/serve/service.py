@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from starlette.concurrency import run_in_threadpool
@@ -38,6 +39,7 @@ class Service:
     limits: Limits
     worker: Worker
     metrics: Metrics
+    index_lock: threading.Lock = field(default_factory=threading.Lock)  # an index is for one thread at a time
 
     def check_model(self, name: str) -> None:
         """Refuse (404) a model that is not the one served."""

@@ -1,0 +1,88 @@
+"""The page in a real Chromium, on a planted model. Run by `make test-page`, not by `make test`."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from trimtab.index.build import IndexSpec, build
+from trimtab.index.lens import add_lens
+from trimtab.index.store import Index
+from trimtab.testing.planted import PlantedWorld
+
+if TYPE_CHECKING:
+    from tests.serve.conftest import Server, Serving
+
+# Without the network flags Chromium looks for its maker's servers at every start.
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+SPEC = IndexSpec(context=24, window=20, top=4, random=3, per_band=2, words=500, partners=500)
+Opened = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def index(world: PlantedWorld, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    folder = tmp_path_factory.mktemp("index")
+    rows = [{"text": text, "source": str(c)} for c in (None, *world.words) for text in world.texts(c, 30)]
+    random.Random(0).shuffle(rows)
+    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = build(world.model, world.sae, [str(folder / "texts.jsonl")], folder / "index", SPEC)
+    scores = {**dict.fromkeys(world.concepts.values(), 0.5), **dict.fromkeys(world.readers.values(), 0.0)}
+    add_lens(world.model, world.sae, made, output_scores=scores, tokens=5, neighbours=3)
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(
+    world: PlantedWorld, index: Index, serving: Serving, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    with serving(world.model, [world.sae], tmp_path_factory.mktemp("recipes"), index=index) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert found, "Chromium is not installed: see `make test-page`"
+    expect.set_options(timeout=20_000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium: Browser, server: Server) -> Iterator[Opened]:
+    """Opens the page in a new profile. At the end: nothing on the console, no request to anyone but the server."""
+    contexts, trouble = [], []
+
+    def open_(path: str = "/", *, width: int = 1280, look: str = "light", url: str = "", expected: int = 0) -> Page:
+        address = url or server.url
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=look, reduced_motion="reduce"
+        )
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        contexts.append(context)
+        page = context.new_page()
+
+        def refused(text: str) -> bool:  # what Chromium writes about an answer that the test asks for
+            return f"status of {expected}" in text
+
+        page.on("console", lambda message: refused(message.text) or trouble.append(message.text))
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("request", lambda r: r.url.startswith((address, "blob:")) or trouble.append(r.url))
+        page.goto(address + path)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert trouble == []
