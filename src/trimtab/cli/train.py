@@ -20,6 +20,7 @@ EXAMPLES = """Examples:
   trimtab train books.jsonl --layer 9 --width 4096 --tokens 1000000 --out runs/books
   trimtab train a.parquet b.txt --model EleutherAI/pythia-70m --layer 3 --width 8192 --k 32 --out runs/pythia
   trimtab train books.jsonl --layer 9 --width 4096 --out runs/books --resume
+  trimtab train roneneldan/TinyStories --preset tinystories-33m --out runs/tinystories
 """
 
 
@@ -32,8 +33,15 @@ Texts = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where everything goes; the SAE is FOLDER/sae.")]
-Layer = Annotated[int, typer.Option("--layer", help="Block whose output is read, counted from 0.")]
-Width = Annotated[int, typer.Option("--width", help="Number of features.")]
+Preset = Annotated[
+    Literal["tinystories-33m"] | None,
+    typer.Option("--preset", help="Settings that belong together, model included; options that are given come first."),
+]
+Layer = Annotated[
+    int | None,
+    typer.Option("--layer", help="Block whose output is read, counted from 0.", show_default="the preset's"),
+]
+Width = Annotated[int | None, typer.Option("--width", help="Number of features.", show_default="the preset's")]
 Architecture = Annotated[
     Literal["batchtopk", "matryoshka", "topk", "jumprelu", "gated", "standard"],
     typer.Option("--architecture", help="Kind of SAE."),
@@ -60,10 +68,12 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --
 
 
 def run(
+    ctx: typer.Context,
     texts: Texts,
     out_folder: Out,
-    layer: Layer,
-    width: Width,
+    layer: Layer = None,
+    width: Width = None,
+    preset: Preset = None,
     model_name: o.ModelName = o.DEFAULT,
     architecture: Architecture = "batchtopk",
     k: K = 32,
@@ -89,25 +99,31 @@ def run(
     """
     from trimtab.errors import InputError
     from trimtab.files import read_json
+    from trimtab.sae.presets import PRESETS
     from trimtab.sae.train import TrainSpec, train
 
-    spec = TrainSpec.parse(
-        {
-            "layer": layer,
-            "width": width,
-            "architecture": architecture,
-            "k": k,
-            "sparsity": sparsity,
-            "tokens": tokens,
-            "samples": samples,
-            "batch": batch,
-            "lr": lr,
-            "context": context,
-            "field": field,
-            "save_dtype": save_dtype,
-            "seed": seed,
-        }
-    )
+    asked = {
+        "layer": layer,
+        "width": width,
+        "architecture": architecture,
+        "k": k,
+        "sparsity": sparsity,
+        "tokens": tokens,
+        "samples": samples,
+        "batch": batch,
+        "lr": lr,
+        "context": context,
+        "field": field,
+        "save_dtype": save_dtype,
+        "seed": seed,
+        "model_name": model_name,
+    }
+    if preset is not None:
+        asked |= {name: value for name, value in PRESETS[preset].items() if not _given(ctx, name)}
+    if asked["layer"] is None or asked["width"] is None:
+        raise InputError("Say what to train: --layer and --width, or --preset tinystories-33m.")
+    model_name = str(asked.pop("model_name"))
+    spec = TrainSpec.parse(asked)
     started = (out_folder / "spec.json").is_file()
     if started and not resume:
         raise InputError(f"{out_folder} holds a run already: add --resume to go on with it, or choose another folder.")
@@ -130,3 +146,9 @@ def run(
     from trimtab.cli.saes import card_lines
 
     out().print("\n".join([str(folder), *(f"  {line}" for line in card_lines(card))]), markup=False)
+
+
+def _given(ctx: typer.Context, name: str) -> bool:
+    """Whether the option was typed, rather than left at its default."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
