@@ -7,7 +7,7 @@ does more when it is added with more force. No text is generated and no judge is
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,9 @@ from torch import Tensor
 
 from trimtab.errors import InputError
 from trimtab.find.pairs import ContrastSet
+from trimtab.lm.head import Head
+from trimtab.lm.packed import packed_layers
+from trimtab.lm.reading import LOGIT_ROWS, said
 from trimtab.lm.residual import SiteEdit, edit, read
 from trimtab.spec import Scope, Site
 
@@ -33,7 +36,7 @@ NEUTRAL = (
     "She said that she would call back later in the afternoon.",
     "At the end of the street there is a small building with a red door.",
 )
-TOKENS_PER_BATCH = 192  # logits are what fills the memory: 192 tokens of a vocabulary of 262,144 are 200 MB
+TOKENS_PER_BATCH = 192  # where logits of all tokens are kept: for a vocabulary of 262,144 they are 200 MB
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,12 @@ class Shift:
 
 @dataclass(frozen=True, eq=False)
 class Neutral:
-    """The neutral texts in batches of token ids, each with what the unsteered model predicts: log-probabilities, ids
-    and the mask of real tokens. Known once, it serves every vector.
+    """The neutral texts in batches of token ids, and for each batch what the unsteered model predicts after its tokens:
+    probabilities [tokens, vocabulary] and their entropies [tokens], in nats. Known once, it serves every vector.
     """
 
     batches: tuple[list[list[int]], ...]
-    plain: tuple[tuple[Tensor, Tensor, Tensor], ...]
+    plain: tuple[tuple[Tensor, Tensor], ...]
 
 
 @torch.no_grad()
@@ -86,7 +89,13 @@ def neutral(model: Model) -> Neutral:
     """What the unsteered model says of the neutral texts: about 110 MB for a vocabulary of 262,144."""
     ids = [model.encode(text) for text in NEUTRAL]
     parts = tuple([ids[i] for i in rows] for rows in token_groups([len(row) for row in ids]))
-    return Neutral(parts, tuple(_log_probs(model, part, {}) for part in parts))
+    plain = []
+    for part in parts:
+        found = [(logits - norm[:, None]) for logits, norm in _predictions(model, part, {})]
+        said = torch.cat(found)
+        chance = said.exp()
+        plain.append((chance, -(chance * said).sum(-1)))
+    return Neutral(parts, tuple(plain))
 
 
 @torch.no_grad()
@@ -121,14 +130,15 @@ def matched_strength(
 def text_likelihoods(model: Model, contrast: ContrastSet, vectors: dict[Site, Tensor] | None = None) -> Tensor:
     """Mean log-likelihood per token of every text, positives first, [texts], in nats; BOS is not scored."""
     ids = [model.encode(text) for text in (*contrast.positive, *contrast.negative)]
-    result = torch.zeros(len(ids))
+    result, head = torch.zeros(len(ids)), Head(model, LOGIT_ROWS)
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     for rows in token_groups([len(ids[i]) for i in order]):
         mine = [order[i] for i in rows]
-        logits, tokens, real = _logits(model, [ids[i] for i in mine], vectors or {})
-        scored, logits = real[:, 1:], logits[:, :-1]
-        own = logits.gather(-1, tokens[:, 1:, None])[..., 0] - logits.logsumexp(-1)
-        result[mine] = ((own * scored).sum(1) / scored.sum(1).clamp(min=1)).cpu()
+        hidden, tokens, real = _hidden(model, [ids[i] for i in mine], vectors or {})
+        scored = real[:, 1:]
+        own = torch.zeros(scored.shape, device=hidden.device)
+        own[scored] = said(head, hidden[:, :-1][scored], tokens[:, 1:][scored])
+        result[mine] = (own.sum(1) / scored.sum(1).clamp(min=1)).cpu()
     return result
 
 
@@ -137,21 +147,27 @@ def scaled(vectors: dict[Site, Tensor], factor: float) -> dict[Site, Tensor]:
     return {site: vector * factor for site, vector in vectors.items()}
 
 
-def _logits(model: Model, ids: Sequence[Sequence[int]], vectors: dict[Site, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits [rows, seq, vocabulary] in float32, token ids and the mask of real tokens, [rows, seq]."""
+def _hidden(model: Model, ids: Sequence[Sequence[int]], vectors: dict[Site, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Last hidden states [rows, seq, d] with the vectors added, token ids and the mask of real tokens [rows, seq]."""
     tokens, mask = model.pad(ids, side="right")
     edits = [SiteEdit(site, Scope(), None, _adding(vector)) for site, vector in vectors.items()]
-    with edit(model, edits, record=False):
-        logits = model.hf(input_ids=tokens, attention_mask=mask, use_cache=False).logits
-    return logits.float(), tokens, mask.bool()
+    with packed_layers(model), edit(model, edits, record=False):
+        out = model.hf.base_model(input_ids=tokens, attention_mask=mask, use_cache=False)
+    return out.last_hidden_state, tokens, mask.bool()
 
 
-def _log_probs(
+def _predictions(
     model: Model, ids: Sequence[Sequence[int]], vectors: dict[Site, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As `_logits`, normalised to log-probabilities."""
-    logits, tokens, real = _logits(model, ids, vectors)
-    return logits.log_softmax(-1), tokens, real
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits [n, vocabulary] after every token but BOS, some at a time, and their log-sum-exp [n]; the logits are
+    overwritten by the next ones.
+    """
+    hidden, tokens, real = _hidden(model, ids, vectors)
+    counted = real & (tokens != model.bos_id) if model.bos_id is not None else real
+    head = Head(model, LOGIT_ROWS)
+    for part in hidden[counted].split(LOGIT_ROWS):
+        logits = head(part, None)
+        yield logits.values[:, : head.words], logits.mass.logsumexp(-1)
 
 
 def _adding(vector: Tensor):  # type: ignore[no-untyped-def]
@@ -160,12 +176,13 @@ def _adding(vector: Tensor):  # type: ignore[no-untyped-def]
 
 def _cost(model: Model, texts: Neutral, vectors: dict[Site, Tensor]) -> float:
     total, count = 0.0, 0
-    for part, (before, tokens, real) in zip(texts.batches, texts.plain, strict=True):
-        after = _log_probs(model, part, vectors)[0]
-        counted = real & (tokens != model.bos_id) if model.bos_id is not None else real
-        divergence = torch.nn.functional.kl_div(after, before, log_target=True, reduction="none").sum(-1)
-        total += float(divergence[counted].sum())
-        count += int(counted.sum())
+    for part, (chance, entropy) in zip(texts.batches, texts.plain, strict=True):
+        expected = [
+            norm - (own * logits).sum(-1)
+            for own, (logits, norm) in zip(chance.split(LOGIT_ROWS), _predictions(model, part, vectors), strict=True)
+        ]
+        total += float((torch.cat(expected) - entropy).sum())
+        count += len(entropy)
     return total / count
 
 

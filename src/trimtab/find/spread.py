@@ -1,8 +1,9 @@
-"""Mean differences at many blocks at once, each as strong as the others in what it costs.
+"""Mean differences at many blocks at once, each as strong as the others in what it costs; or at the best one.
 
 At one block the mean difference (CAA) may do little where the same difference a few blocks later does much, and which
-block is best depends on the concept. Added at several, with the strengths at which each alone would cost the same KL,
-none has to be chosen. What this is worth is measured by `trimtab bench`.
+block is best depends on the concept. One can be chosen by what it does to texts that fitted nothing. Added at several,
+with the strengths at which each alone would cost the same KL, none has to be chosen. What both are worth is measured by
+`trimtab bench`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import InputError
-from trimtab.find.effect import matched_strength, token_groups
+from trimtab.find.effect import likelihood_shift, matched_strength, neutral, text_likelihoods, token_groups
 from trimtab.find.pairs import ContrastSet
 from trimtab.lm.residual import read
 from trimtab.spec import Site
@@ -34,6 +35,26 @@ def spread(model: Model, contrast: ContrastSet, sites: Sequence[Site] | None = N
 def middle_sites(n_layers: int) -> tuple[Site, ...]:
     """Blocks from half to five sixths of the depth, both included: 9 to 15 of 18."""
     return tuple(Site(layer=layer) for layer in range(n_layers // 2, max(n_layers * 5 // 6, n_layers // 2) + 1))
+
+
+def best_block(
+    model: Model, contrast: ContrastSet, shares: tuple[float, float, float], kl: float
+) -> dict[Site, Tensor]:
+    """The mean difference [d] of the whole contrast at one site, float32: where that of its train part shifts the
+    likelihood of its dev part most, at a cost of `kl` nats per neutral token.
+
+    All blocks but the last two and the first sixth are tried. `shares`: of train, dev and the rest.
+    """
+    parts = contrast.split(shares)
+    sites = [Site(layer=layer) for layer in range(model.n_layers // 6, max(1, model.n_layers - 2))]
+    known, base = neutral(model), text_likelihoods(model, parts.dev)
+    found = {}
+    for site, vector in mean_differences(model, parts.train, sites).items():
+        if bool(vector.any()):
+            found[site] = likelihood_shift(model, {site: vector}, parts.dev, kl=kl, base=base, known=known).shift
+    if not found:
+        raise InputError("The two sides of the contrast have the same mean residual at every site.")
+    return mean_differences(model, contrast, [max(found, key=lambda site: found[site])])
 
 
 @torch.no_grad()

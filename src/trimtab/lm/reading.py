@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trimtab.errors import InputError, UnsupportedError
 from trimtab.lm import residual
+from trimtab.lm.head import Head
 from trimtab.lm.packed import packed_layers
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 BATCH_TOKENS = 1024
 """Tokens, padding included, that are read at a time for activations."""
 
-LOGIT_TOKENS = 192
+LOGIT_ROWS = 64
 """Tokens at a time for log-likelihoods: one row of logits of a 262,144-word vocabulary is 1 MB in float32."""
 
 
@@ -51,25 +52,36 @@ def residuals(
 
 
 @torch.no_grad()
-def log_likelihoods(
-    model: Model, token_ids: Sequence[Sequence[int]], starts: Sequence[int], *, batch_tokens: int = LOGIT_TOKENS
-) -> list[Tensor]:
+def log_likelihoods(model: Model, token_ids: Sequence[Sequence[int]], starts: Sequence[int]) -> list[Tensor]:
     """Log-probability in nats, under the unsteered model, of each token from `starts[i]` on: float32 [tokens] each.
 
-    A start of 0 means the first token that has something before it, so 1.
+    A start of 0 means the first token that has something before it, so 1. Only the tokens that are asked for go through
+    the output layer.
     """
     refuse_edited(model)
     out: list[Tensor] = [torch.empty(0)] * len(token_ids)
-    for rows in _batches(token_ids, batch_tokens):
+    head = Head(model, LOGIT_ROWS)
+    for rows in _batches(token_ids, BATCH_TOKENS):
         ids, mask = model.pad([token_ids[i] for i in rows], "right")
         with packed_layers(model):
-            logits = model.hf(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        for row, index in enumerate(rows):
-            start, stop = max(1, starts[index]), len(token_ids[index])
-            said = logits[row, start - 1 : stop - 1].float()
-            target = ids[row, start:stop].to(said.device)
-            out[index] = (said.gather(1, target[:, None])[:, 0] - said.logsumexp(-1)).cpu()
+            hidden = model.hf.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        spans = [(max(1, starts[index]), max(1, starts[index], len(token_ids[index]))) for index in rows]
+        last = torch.cat([hidden[row, start - 1 : stop - 1] for row, (start, stop) in enumerate(spans)])
+        target = torch.cat([ids[row, start:stop] for row, (start, stop) in enumerate(spans)])
+        parts = said(head, last, target).cpu().split([stop - start for start, stop in spans])
+        for index, part in zip(rows, parts, strict=True):
+            out[index] = part.clone()
     return out
+
+
+def said(head: Head, hidden: Tensor, target: Tensor) -> Tensor:
+    """Log-probability, float32 [n], of each target id [n] after its last hidden state [n, d]."""
+    found = [torch.zeros(0, device=hidden.device)]
+    for h, ids in zip(hidden.split(LOGIT_ROWS), target.split(LOGIT_ROWS), strict=True) if len(hidden) else ():
+        logits = head(h, None)
+        own = logits.values.gather(1, ids.to(logits.values.device)[:, None])[:, 0]
+        found.append(own - logits.mass.logsumexp(-1))
+    return torch.cat(found)
 
 
 def bos_length(model: Model, ids: Sequence[int]) -> int:

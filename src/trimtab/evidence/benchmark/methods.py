@@ -16,12 +16,12 @@ import torch
 
 from trimtab.errors import InputError
 from trimtab.evidence.benchmark.concepts import Concept
-from trimtab.evidence.benchmark.kit import Kit
+from trimtab.evidence.benchmark.kit import FIND_SHARES, Kit
 from trimtab.find.contrast import collect
 from trimtab.find.fit import METHODS as WEIGHTS
 from trimtab.find.fit import fit
 from trimtab.find.select import FeatureScore
-from trimtab.find.spread import spread
+from trimtab.find.spread import best_block, spread
 from trimtab.steer.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -137,6 +137,11 @@ def many_blocks(kit: Kit) -> Recipe | None:
     return of_vectors(spread(kit.model, kit.concept.texts))
 
 
+def at_best_block(kit: Kit) -> Recipe | None:
+    """The mean difference at the block that does most on a part of the half that fitted nothing."""
+    return of_vectors(best_block(kit.model, kit.concept.texts, FIND_SHARES, kl=0.3))
+
+
 def random_direction(kit: Kit) -> Recipe | None:
     """A random direction at the first SAE's site, as long as the mean difference."""
     seed = random.Random(f"direction {kit.seed} {kit.concept.name}").getrandbits(48)
@@ -206,6 +211,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "probe": Method("direction of a logistic probe", "dense", dense("probe")),
         "features, several layers": Method("feature by gain at every site", "features", several_features),
         "mean difference, several layers": Method("mean difference at every site", "dense", several_means),
+        "mean difference, best block": Method("mean difference where it does most", "dense", at_best_block),
         "mean difference, many blocks": Method("mean differences, balanced, no SAE", "dense", many_blocks),
     }
 )  # fmt: skip
