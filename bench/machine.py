@@ -20,7 +20,7 @@ def about(model: Model) -> dict[str, Any]:
     return {
         "model": model.name,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -47,7 +47,8 @@ def status_kilobytes(name: str, process: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
