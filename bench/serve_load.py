@@ -31,7 +31,7 @@ PROMPTS = (
     "The report about the harbour says that", "She opened the door of the old house and",
     "In the morning they went down to the", "The first rule of cooking is to", "Everyone in the village knows that",
 )  # fmt: skip
-FEATURES = (11330, 6024, 10935, 100, 2000, 5000, 8000, 12000, 14000, 16000)
+FEATURES = (11330, 6024, 10935, 100, 2000, 5000, 8000, 14000, 16000, 300)
 
 
 class Told(NamedTuple):
@@ -109,7 +109,7 @@ async def measure(url: str, bodies: list[dict[str, Any]], rounds: int) -> dict[s
 def _round(alone: list[Told], got: list[Told | BaseException], seconds: float, rate: float) -> dict[str, Any]:
     served = [one for one in got if isinstance(one, Told)]
     different = [
-        {"client": i, "same_characters": len(os.path.commonprefix([a.text, b.text])), "of": len(a.text)}
+        {"client": i, "same_characters": common(a.text, b.text), "of": len(a.text)}
         for i, (a, b) in enumerate(zip(alone, got, strict=True))
         if isinstance(b, Told) and a.text != b.text
     ]
@@ -120,6 +120,11 @@ def _round(alone: list[Told], got: list[Told | BaseException], seconds: float, r
         "tokens_per_second": tokens / seconds, "ratio": tokens / seconds / rate,
         "first": spread([one.first for one in served]), "load": round(os.getloadavg()[0], 1),
     }  # fmt: skip
+
+
+def common(a: str, b: str) -> int:
+    """How many characters are the same at the beginning."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def spread(values: list[float]) -> dict[str, float]:

@@ -7,9 +7,9 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-from trimtab.serve.responses import Error
+from trimtab.serve.responses import ChatChunk, CompletionChunk, Error
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -30,7 +30,8 @@ _SAID = {
     507: "The disk is full.",
 }
 _RETRY = {"Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}}
-_REFERENCE = {"$ref": "#/components/schemas/Error"}
+_PARTS = "#/components/schemas/"
+_REFERENCE = {"$ref": f"{_PARTS}Error"}
 _TAGS = {
     "OpenAI": "What OpenAI's clients speak, with steering for each request.",
     "Neuronpedia": "What clients of Neuronpedia's inference server speak.",
@@ -51,15 +52,26 @@ def documented(
     ok: str,
     model: type[BaseModel] | None = None,
     errors: Iterable[int] = (),
-    events: str | None = None,
+    events: type[BaseModel] | None = None,
     code: int = 200,
 ) -> Responses:
-    """The `responses` of a route: the good one with its `model`, and errors. `events`: an example of its stream."""
+    """The `responses` of a route: the good one with its `model`, and errors. `events`: what a stream's events are."""
     good: dict[str, Any] = {"description": ok}
     if model is not None:
         good["model"] = model
     if events is not None:
-        stream = {"type": "string", "description": "Server-sent events, for `stream: true`.", "examples": [events]}
+        data = {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": f"{_PARTS}{events.__name__}"},
+            "description": f"A {events.__name__} as JSON, an Error, or [DONE].",
+        }
+        stream = {
+            "type": "object",
+            "required": ["data"],
+            "properties": {"data": data},
+            "description": "With `stream: true`: server-sent events, each with one line `data: ...`.",
+        }
         good["content"] = {"text/event-stream": {"schema": stream}}
     found: Responses = {code: good}
     for status in sorted({*_ANY, *errors}):
@@ -67,11 +79,6 @@ def documented(
         if status in (429, 503):
             found[status]["headers"] = _RETRY
     return found
-
-
-def example(value: dict[str, Any]) -> ConfigDict:
-    """The configuration of a request with an example."""
-    return ConfigDict(json_schema_extra={"examples": [value]})
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
@@ -91,8 +98,9 @@ def openapi(app: FastAPI) -> dict[str, Any]:
         parts = made.setdefault("components", {})
         for name in ("HTTPValidationError", "ValidationError"):
             parts.get("schemas", {}).pop(name, None)
-        shape = Error.model_json_schema(ref_template="#/components/schemas/{model}")
-        parts["schemas"] |= shape.pop("$defs") | {"Error": shape}
+        for shape in (Error, CompletionChunk, ChatChunk):  # which no route names as its answer
+            made_of = shape.model_json_schema(ref_template=_PARTS + "{model}")
+            parts["schemas"] |= made_of.pop("$defs") | {shape.__name__: made_of}
         parts["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer", "description": "The server's key, where it asks for one."},
             "secret": {"type": "apiKey", "in": "header", "name": "X-Secret-Key", "description": "The same."},

@@ -12,16 +12,16 @@ from starlette.responses import JSONResponse
 
 from trimtab.index.search import find, firing
 from trimtab.index.store import Index
-from trimtab.serve.described import POSTED, documented, example
+from trimtab.serve.body import Body, example
+from trimtab.serve.described import POSTED, documented
 from trimtab.serve.feature_responses import ActivationsFound, Feature, Hits
 from trimtab.serve.limits import ApiError
 from trimtab.serve.service import Service
-from trimtab.spec import Spec
 
 Most = Annotated[int, Query(ge=1, le=200, description="How many to list.")]
 
 
-class ActivationsRequest(Spec):
+class ActivationsRequest(Body):
     """POST /api/activations."""
 
     text: Annotated[str, Field(min_length=1, description="The text to read, by the unsteered model.")]

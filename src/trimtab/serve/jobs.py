@@ -16,18 +16,18 @@ from starlette.responses import JSONResponse
 from trimtab.errors import TrimtabError
 from trimtab.sae.sae import SAE
 from trimtab.serve import responses
-from trimtab.serve.described import POSTED, documented, example
+from trimtab.serve.body import Body, example
+from trimtab.serve.described import POSTED, documented
 from trimtab.serve.limits import ApiError
 from trimtab.serve.service import Service
 from trimtab.serve.steering import RecipeId, Wanted, recipe_of
-from trimtab.spec import Spec
 
 _KEPT = 20
 Progress = Callable[[str, int, int], None]
 Line = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
-class ContrastRequest(Spec):
+class ContrastRequest(Body):
     """POST /api/contrast."""
 
     positive: Annotated[tuple[Line, ...], Field(max_length=500, description="Texts that show the concept, 8 or more.")]
@@ -45,7 +45,7 @@ class ContrastRequest(Spec):
     )
 
 
-class VerifyRequest(Spec):
+class VerifyRequest(Body):
     """POST /api/verify."""
 
     steering: Wanted
@@ -57,7 +57,7 @@ class VerifyRequest(Spec):
     model_config = example({"steering": "sea", "prompts": ["The best thing about the weekend is"]})
 
 
-class DoseRequest(Spec):
+class DoseRequest(Body):
     """POST /api/dose."""
 
     steering: Wanted

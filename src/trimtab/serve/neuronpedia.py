@@ -44,7 +44,6 @@ from trimtab.steer.recipe import Recipe
 if TYPE_CHECKING:
     from trimtab.sae.sae import SAE
 
-FRAMES = 'data: {"outputs": [{"type": "STEERED", "output": " the sea"}]}\n\n'
 Answer = Callable[["_Outputs"], Theirs]
 
 
@@ -53,7 +52,8 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter(tags=["Neuronpedia"])
 
     @routes.post(
-        "/v1/steer/completion", responses=documented("The texts.", SteerCompletionResponse, (*WRITTEN, 429), FRAMES)
+        "/v1/steer/completion",
+        responses=documented("The texts.", SteerCompletionResponse, (*WRITTEN, 429), SteerCompletionResponse),
     )
     async def completion(body: SteerCompletionRequest, request: Request) -> Response:
         """Continue a text with and without steering, as Neuronpedia's inference server does."""
@@ -70,7 +70,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post(
         "/v1/steer/completion-chat",
-        responses=documented("The conversations.", SteerChatResponse, (*WRITTEN, 429), FRAMES),
+        responses=documented("The conversations.", SteerChatResponse, (*WRITTEN, 429), SteerChatResponse),
     )
     async def chat(body: SteerChatRequest, request: Request) -> Response:
         """Answer in a conversation with and without steering. Only for models whose tokenizer has a chat template."""

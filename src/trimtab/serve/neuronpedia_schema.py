@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from trimtab.serve.body import Body
 from trimtab.serve.steering import Bounded
 from trimtab.spec import Spec
 from trimtab.steer.exchange.neuronpedia import WIDEST
@@ -54,7 +55,7 @@ class SteerVector(Theirs):
     hook: Annotated[str, Field(max_length=100, description="Where it is added.", examples=["blocks.7.hook_resid_post"])]
 
 
-class SteerRequest(Theirs):
+class SteerRequest(Body, Theirs):
     """What completion and chat share."""
 
     model: Annotated[str, Field(description="The name that /v1/models gives.", examples=["gemma-3-270m"])]

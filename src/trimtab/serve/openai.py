@@ -17,7 +17,7 @@ from trimtab.lm.rows import Row
 from trimtab.serve.answers import Shape
 from trimtab.serve.described import WRITTEN, documented
 from trimtab.serve.limits import ApiError
-from trimtab.serve.responses import ChatCompletion, Completion, ModelCard, ModelList
+from trimtab.serve.responses import ChatChunk, ChatCompletion, Completion, CompletionChunk, ModelCard, ModelList
 from trimtab.serve.schema import ChatRequest, CompletionRequest
 from trimtab.serve.service import Service
 from trimtab.serve.steering import recipe_of
@@ -26,11 +26,6 @@ from trimtab.serve.text import Text
 from trimtab.serve.writing import Writing
 from trimtab.spec import Sampling
 
-CHUNKS = 'data: {"object": "text_completion", "choices": [{"index": 0, "text": " sea"}]}\n\ndata: [DONE]\n\n'
-CHAT_CHUNKS = (
-    'data: {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": " sea"}}]}\n\n'
-    "data: [DONE]\n\n"
-)
 _DEFAULT_TOKENS = 16  # as OpenAI's completions have it
 
 
@@ -54,7 +49,7 @@ def router(service: Service) -> APIRouter:
         service.check_model(name)
         return JSONResponse(model())
 
-    @routes.post("/v1/completions", responses=documented("The texts.", Completion, WRITTEN, CHUNKS))
+    @routes.post("/v1/completions", responses=documented("The texts.", Completion, WRITTEN, CompletionChunk))
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Continue one or more texts, steered if the request says so."""
         if body.best_of not in (None, body.n or 1):
@@ -63,7 +58,7 @@ def router(service: Service) -> APIRouter:
         job = await _job(service, body, prompts, body.max_tokens or _DEFAULT_TOKENS, body.logprobs, Shape(chat=False))
         return await job.answer(request)
 
-    @routes.post("/v1/chat/completions", responses=documented("The answers.", ChatCompletion, WRITTEN, CHAT_CHUNKS))
+    @routes.post("/v1/chat/completions", responses=documented("The answers.", ChatCompletion, WRITTEN, ChatChunk))
     async def chat(body: ChatRequest, request: Request) -> Response:
         """Answer in a conversation. Only for models whose tokenizer has a chat template."""
         if body.top_logprobs is not None and not body.logprobs:

@@ -7,17 +7,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from starlette.responses import JSONResponse, Response
 
-from trimtab.serve.described import POSTED, documented, example
+from trimtab.serve.body import Body, example
+from trimtab.serve.described import POSTED, documented
 from trimtab.serve.responses import RecipeFile, RecipeNames
 from trimtab.serve.service import Service
 from trimtab.serve.steering import RecipeId, Wanted, recipe_of
-from trimtab.spec import Spec
 from trimtab.steer.recipe import Recipe
 
 Name = Annotated[str, Path(description="The recipe's id.")]
 
 
-class NewRecipe(Spec):
+class NewRecipe(Body):
     """POST /api/recipes."""
 
     id: RecipeId

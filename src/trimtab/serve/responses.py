@@ -108,20 +108,38 @@ class CompletionChoice(Spec):
     receipt: Receipt = None
 
 
-class _Answer(Spec):
+class _Any(Spec):
     id: Annotated[str, Field(description="A name for this answer.")]
     created: Annotated[int, Field(description="When, in seconds since 1970.")]
     model: Annotated[str, Field(description="The model.")]
     system_fingerprint: Annotated[str, Field(description="Digest of the model's weights.")]
+
+
+class _Answer(_Any):
     usage: Annotated[Usage, Field(description="Tokens that were counted.")]
     trimtab: Annotated[Provenance, Field(description="Extra: what it takes to write the same again.")]
 
 
+class _Event(_Any):
+    usage: Annotated[
+        Usage | None,
+        Field(description="Null, and counted in an event of its own at the end, where include_usage asks."),
+    ] = None
+    trimtab: Annotated[Provenance | None, Field(description="Extra: comes with `usage`.")] = None
+
+
 class Completion(_Answer):
-    """The texts. In a stream each event is such an object with a piece of one text, and the last is [DONE]."""
+    """The texts."""
 
     object: Annotated[Literal["text_completion"], Field(description="What this is.")]
     choices: Annotated[list[CompletionChoice], Field(description="The texts.")]
+
+
+class CompletionChunk(_Event):
+    """A piece of a text. After the last one comes [DONE]; an error ends the stream instead, in the shape of Error."""
+
+    object: Annotated[Literal["text_completion"], Field(description="What this is.")]
+    choices: Annotated[list[CompletionChoice], Field(description="One piece; finish_reason comes with the last.")]
 
 
 class ChatCandidate(Spec):
@@ -163,8 +181,32 @@ class ChatChoice(Spec):
     receipt: Receipt = None
 
 
+class ChatDelta(Spec):
+    """More of a message."""
+
+    role: Annotated[Literal["assistant"] | None, Field(description="In the first piece.")] = None
+    content: Annotated[str | None, Field(description="What is said next.")] = None
+
+
+class ChatPiece(Spec):
+    """A piece of an answer."""
+
+    index: Annotated[int, Field(description="The answer's number.")]
+    delta: Annotated[ChatDelta, Field(description="More of its message.")]
+    logprobs: Annotated[ChatScores | None, Field(description="Where `logprobs` asks for them.")]
+    finish_reason: Reason
+    receipt: Receipt = None
+
+
+class ChatChunk(_Event):
+    """A piece of an answer. After the last one comes [DONE]; an error, in the shape of Error, ends the stream too."""
+
+    object: Annotated[Literal["chat.completion.chunk"], Field(description="What this is.")]
+    choices: Annotated[list[ChatPiece], Field(description="One piece; finish_reason comes with the last.")]
+
+
 class ChatCompletion(_Answer):
-    """The answers. In a stream each event is a chunk with a `delta` in place of `message`, and the last is [DONE]."""
+    """The answers."""
 
     object: Annotated[Literal["chat.completion"], Field(description="What this is.")]
     choices: Annotated[list[ChatChoice], Field(description="The answers.")]

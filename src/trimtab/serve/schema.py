@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from trimtab.serve.described import example
+from trimtab.serve.body import Body, example
 from trimtab.serve.steering import Wanted
 from trimtab.spec import Spec
 
@@ -21,7 +21,7 @@ class StreamOptions(Spec):
     include_obfuscation: Annotated[bool | None, Field(description="Accepted and ignored.")] = None
 
 
-class Request(Spec):
+class Request(Body):
     """What both kinds of completion share."""
 
     model: Annotated[str, Field(description="The name that /v1/models gives.")]
