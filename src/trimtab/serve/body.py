@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ConfigDict, model_validator
+from pydantic import model_validator
 
 from trimtab.spec import Spec
 
@@ -27,8 +27,3 @@ class Body(Spec):
             elif isinstance(one, (list, tuple)):
                 left += one
         return value
-
-
-def example(value: dict[str, Any]) -> ConfigDict:
-    """The configuration of a body with an example."""
-    return ConfigDict(json_schema_extra={"examples": [value]})

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from trimtab.serve.responses import ChatChunk, CompletionChunk, Error
 
@@ -79,6 +79,11 @@ def documented(
         if status in (429, 503):
             found[status]["headers"] = _RETRY
     return found
+
+
+def example(value: dict[str, Any]) -> ConfigDict:
+    """The configuration of a body with an example."""
+    return ConfigDict(json_schema_extra={"examples": [value]})
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:

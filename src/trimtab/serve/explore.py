@@ -18,6 +18,7 @@ from trimtab.index.store import Feature, Index, titles
 from trimtab.lm.pieces import pieces
 from trimtab.lm.reading import bos_length
 from trimtab.sae.sae import SAE
+from trimtab.serve.body import Body
 from trimtab.serve.described import POSTED, documented, example
 from trimtab.serve.explore_responses import Cards, ContrastTexts, FeatureMap, Features, Readings, Start
 from trimtab.serve.limits import ApiError
@@ -47,7 +48,7 @@ class Passage(Spec):
     text: Annotated[str, Field(max_length=20_000, description="What was written.")]
 
 
-class ReadingsRequest(Spec):
+class ReadingsRequest(Body):
     """POST /api/readings."""
 
     passages: Annotated[tuple[Passage, ...], Field(min_length=1, max_length=32, description="Texts to read.")]

@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse
 
 from trimtab.index.search import find, firing
 from trimtab.index.store import Index
-from trimtab.serve.body import Body, example
-from trimtab.serve.described import POSTED, documented
+from trimtab.serve.body import Body
+from trimtab.serve.described import POSTED, documented, example
 from trimtab.serve.feature_responses import ActivationsFound, Feature, Hits
 from trimtab.serve.limits import ApiError
 from trimtab.serve.service import Service

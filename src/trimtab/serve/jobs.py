@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse
 from trimtab.errors import TrimtabError
 from trimtab.sae.sae import SAE
 from trimtab.serve import responses
-from trimtab.serve.body import Body, example
-from trimtab.serve.described import POSTED, documented
+from trimtab.serve.body import Body
+from trimtab.serve.described import POSTED, documented, example
 from trimtab.serve.limits import ApiError
 from trimtab.serve.service import Service
 from trimtab.serve.steering import RecipeId, Wanted, recipe_of

@@ -13,16 +13,16 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from trimtab.errors import InputError
+from trimtab.serve.body import Body
 from trimtab.serve.described import POSTED, documented, example
 from trimtab.serve.recipe_routes import Name, describe
 from trimtab.serve.recipes import END
 from trimtab.serve.responses import RecipeFile
 from trimtab.serve.service import Service
 from trimtab.serve.steering import RecipeId
-from trimtab.spec import Spec
 
 
-class RecipeUpload(Spec):
+class RecipeUpload(Body):
     """POST /api/recipe-files."""
 
     id: RecipeId

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from starlette.responses import JSONResponse, Response
 
-from trimtab.serve.body import Body, example
-from trimtab.serve.described import POSTED, documented
+from trimtab.serve.body import Body
+from trimtab.serve.described import POSTED, documented, example
 from trimtab.serve.responses import RecipeFile, RecipeNames
 from trimtab.serve.service import Service
 from trimtab.serve.steering import RecipeId, Wanted, recipe_of

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from trimtab.serve.body import Body, example
+from trimtab.serve.body import Body
+from trimtab.serve.described import example
 from trimtab.serve.steering import Wanted
 from trimtab.spec import Spec
 
