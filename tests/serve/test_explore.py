@@ -17,6 +17,7 @@ from trimtab.index.build import IndexSpec, build
 from trimtab.index.lens import add_lens
 from trimtab.index.store import Index
 from trimtab.serve import explore_responses as responses
+from trimtab.serve.responses import JobList
 from trimtab.steer.generate import generate
 from trimtab.steer.recipe import Recipe
 from trimtab.testing.planted import PlantedWorld
@@ -166,3 +167,5 @@ def test_a_verification_as_tables_and_as_a_page(server: Server, world: PlantedWo
     assert server.get(f"{dose}/report").status_code == 409
     server.wait(lambda: server.get(dose).json()["state"] != "running")
     assert server.get("/api/jobs/none/tables").status_code == 404
+    listed = JobList.parse(server.get("/api/jobs").json()).jobs
+    assert [(one.kind, one.state, one.result) for one in listed] == [("dose", "done", None), ("verify", "done", None)]

@@ -205,6 +205,12 @@ def router(service: Service, jobs: Jobs) -> APIRouter:
 
         return jobs.start("dose", work)
 
+    @routes.get("/api/jobs", responses=documented("The last jobs.", responses.JobList))
+    def listed() -> JSONResponse:
+        """The last jobs, the newest first, without their results."""
+        found = [{**one.describe(), "result": None} for one in reversed(list(jobs.jobs.values()))]
+        return JSONResponse({"jobs": found})
+
     @routes.get("/api/jobs/{name}", responses=asked)
     def read(name: Annotated[str, Path(description="The job's id.")]) -> JSONResponse:
         """How far a job is, and what came of it."""

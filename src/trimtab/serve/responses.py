@@ -243,6 +243,12 @@ class Job(Spec):
     error: Annotated[str | None, Field(description="When failed: why.")]
 
 
+class JobList(Spec):
+    """The last jobs."""
+
+    jobs: Annotated[list[Job], Field(description="The newest first, without results.")]
+
+
 class Health(Spec):
     """Whether the thread that runs the model is there."""
 

@@ -8,12 +8,15 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from trimtab.index.build import IndexSpec, build
 from trimtab.index.lens import add_lens
+from trimtab.index.map import Points
 from trimtab.index.store import Index
+from trimtab.index.tables import write_table
 from trimtab.testing.planted import PlantedWorld
 
 if TYPE_CHECKING:
@@ -37,6 +40,10 @@ def index(world: PlantedWorld, tmp_path_factory: pytest.TempPathFactory) -> Inde
     made = build(world.model, world.sae, [str(folder / "texts.jsonl")], folder / "index", SPEC)
     scores = {**dict.fromkeys(world.concepts.values(), 0.5), **dict.fromkeys(world.readers.values(), 0.0)}
     add_lens(world.model, world.sae, made, output_scores=scores, tokens=5, neighbours=3)
+    live = np.array([row["feature"] for row in made.query("from features where count > 0 order by feature")])
+    place = np.linspace(0, 1, len(live), dtype=np.float32)
+    points = Points(live.astype(np.int32), place, place[::-1].copy(), (live % 3 - 1).astype(np.int32))
+    write_table(made.folder / "map.parquet", vars(points))
     return made
 
 

@@ -1,7 +1,7 @@
 // Two lists of texts -> a job on the server -> clusters and features as cards, and the recipe that was found.
 import { read } from "./api.js";
 import { card, folded } from "./cards.js";
-import { button, field, h, number, say, show } from "./dom.js";
+import { button, count, field, h, number, say, show } from "./dom.js";
 import { run, whileBusy } from "./jobs.js";
 import { add, change, state } from "./state.js";
 
@@ -48,7 +48,7 @@ async function showFinding(found, start, said, results) {
   const clusters = found.clusterings[0].clusters.map((one, i) => cluster(one, i, features, known));
   const loose = features.filter(one => one.cluster === null);
   if (loose.length) clusters.push([h("h3", { class: "group" }, clusters.length ? "In no cluster" : "Features"), folded(loose.map(one => featureCard(one, known)))]);
-  said.textContent = `${features.length} features in ${found.clusterings[0].clusters.length} clusters`;
+  said.textContent = `${count(features.length, "feature")} in ${count(found.clusterings[0].clusters.length, "cluster")}`;
   say(said.textContent);
   show(results, recipe(found), clusters);
 }
@@ -68,7 +68,7 @@ function cluster(one, i, features, known) {
   });
   return [
     h("h3", { class: "group" }, `Cluster ${i + 1}: ${words}`),
-    h("p", { class: "soft" }, `${inside.length} features, stability ${number(one.stability, 2)} `, put),
+    h("p", { class: "soft" }, `${count(inside.length, "feature")}, stability ${number(one.stability, 2)} `, put),
     folded(inside.map(feature => featureCard(feature, known)), 2),
   ];
 }
@@ -91,7 +91,7 @@ function recipe(found) {
   const { shift, low, high } = found.test;
   const clear = low > 0 ? "" : " It cannot be told from chance.";
   return h("div", { class: "card recipe" }, h("h3", {}, "The recipe that was found"),
-    h("p", {}, `${members.length} features of ${found.chosen}. On texts that chose nothing it makes the positive side ${number(shift)} nats per token likelier (95 %: ${number(low)} to ${number(high)}).${clear}`),
+    h("p", {}, `${count(members.length, "feature")} of ${found.chosen}. On texts that chose nothing it makes the positive side ${number(shift)} nats per token likelier (95 %: ${number(low)} to ${number(high)}).${clear}`),
     button("Add it to the panel", () => {
       add(`found: ${found.chosen}`, { members, unit: "raw", strength: 1 });
       say("The recipe is on the panel.");

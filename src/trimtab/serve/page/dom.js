@@ -34,11 +34,13 @@ export function number(value, digits = 3) {
 
 export const percent = share => number(100 * share, share < 0.1 ? 2 : 3) + " %";
 
+export const count = (n, what) => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`;
+
 /** Whitespace and characters that cannot be seen, as something that can. */
 export const visible = text => text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥") || "∅";
 
-let count = 0;
-export const unique = name => `${name}-${++count}`;
+let last = 0;
+export const unique = name => `${name}-${++last}`;
 
 /** A labelled field: `label` above `input`. */
 export function field(label, input, className = "") {

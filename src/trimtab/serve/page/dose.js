@@ -57,7 +57,7 @@ function words({ safe_range: [low, high], collapse: [down, up] }, part) {
   const unit = part ? "" : " times what the sliders say";
   const stays = low === 0 && high === 0 ? "Text is safe at no strength that was measured" : `Text stays safe from ${number(low)} to ${number(high)}${unit}`;
   const ends = [down, up].filter(one => one !== null).map(one => number(one));
-  return `${stays}${ends.length ? ` and collapses at ${ends.join(" and ")}` : ""}. How safe and collapsed are defined: docs/dose.md.`;
+  return `${stays}${ends.length ? ` and collapses at ${ends.join(" and ")}` : ""}. Safe: at most 1.65 times as perplexing to the unsteered model as its own text, and at most 10 % more repetition. Collapsed: 2.7 times, or half of it repetition.`;
 }
 
 function scale(values, from, to) {

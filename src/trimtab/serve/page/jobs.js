@@ -16,6 +16,15 @@ function turn(next) {
   for (const tell of watching) tell(running !== null);
 }
 
+/** A way out when a job from before, or from another tab, is in the way. */
+function stopOther(place) {
+  return button("Stop that one", async () => {
+    const { jobs } = await read("/api/jobs");
+    await Promise.all(jobs.filter(one => one.state === "running").map(one => remove("/api/jobs/" + one.id)));
+    show(place, h("p", { class: "soft" }, "It stops at its next step. Then try again."));
+  });
+}
+
 /** Begin a job and show its progress in `place`; the finished job, or null when it was stopped. */
 export async function run(path, body, place, title) {
   turn({});
@@ -43,7 +52,7 @@ export async function run(path, body, place, title) {
     if (job.state === "cancelled") show(place, h("p", { class: "soft" }, "Stopped."));
     return job.state === "done" ? job : null;
   } catch (error) {
-    show(place, h("p", { class: "trouble", role: "alert" }, error.message));
+    show(place, h("p", { class: "trouble", role: "alert" }, error.message), error.code === "busy" && stopOther(place));
     place.hidden = false;
     return null;
   } finally {

@@ -1,6 +1,6 @@
 // Saving recipes on the server, recipe files, and links that restore everything.
 import { post, read } from "./api.js";
-import { $, button, field, h, say, show } from "./dom.js";
+import { $, button, field, h, show } from "./dom.js";
 import { add, pack, state, steering } from "./state.js";
 import { download } from "./verdict.js";
 
@@ -9,7 +9,7 @@ const LONG = 8000; // characters of an address that most programs pass on unharm
 export function setUp(start) {
   const said = h("p", { class: "soft", role: "status" });
   const recipes = h("select", {});
-  const name = h("input", { type: "text", pattern: "[a-z0-9][a-z0-9._-]{0,63}", required: true, autocomplete: "off", placeholder: "my-recipe", title: "a-z, 0-9, dot, dash and underscore; the first a letter or digit" });
+  const name = h("input", { type: "text", pattern: "[a-z0-9][a-z0-9._\\-]{0,63}", required: true, autocomplete: "off", placeholder: "my-recipe", title: "a-z, 0-9, dot, dash and underscore; the first a letter or digit" });
   const list = names => {
     show(recipes, names.length ? names.map(one => h("option", { value: one }, one)) : h("option", { value: "" }, "none yet"));
     for (const one of [load, file]) one.disabled = !names.length;
@@ -53,12 +53,11 @@ export function setUp(start) {
   }));
   const link = button("Copy a link", attempt(async () => {
     const address = `${location.origin}${location.pathname}#state=${await pack()}`;
-    await navigator.clipboard?.writeText(address).catch(() => {});
+    const copied = await (navigator.clipboard?.writeText(address) ?? Promise.reject()).then(() => true, () => false);
     show(shown, field("The link", h("input", { type: "text", readonly: true, value: address, onfocus: event => event.target.select() })));
-    say("The link is copied.");
     const recipe = state.parts.some(one => one.recipe) ? " Saved recipes stay on this server: send their files too." : "";
     const long = address.length > LONG ? ` It is long (${address.length.toLocaleString("en")} characters), because of the texts of the contrast; some programs cut that.` : "";
-    return `Copied. It holds the panel, prompt and settings, after the #, where no server sees them; the same seed writes the same texts.${recipe}${long}`;
+    return `${copied ? "Copied." : "Copy it from the field."} It holds the panel, prompt and settings, after the #, where no server sees them; the same seed writes the same texts.${recipe}${long}`;
   }));
   const shown = h("div");
   $("keep").append(h("div", { class: "row" }, link), shown, save,

@@ -31,7 +31,7 @@ function look() {
 
 const trouble = text => Object.assign($("trouble"), { textContent: text, hidden: !text });
 
-function route() {
+function route(event) {
   const [name, rest] = location.hash.slice(1).split("/");
   if (name === "main") return;
   if (name === "state") location.reload(); // another link in the same tab
@@ -46,7 +46,10 @@ function route() {
   if (view === "features") browser.open(start);
   if (view === "feature") feature.open(start, Number(rest));
   if (view === "map") map.open(start);
-  if (view !== "steer") scrollTo(0, 0);
+  if (event) {
+    scrollTo(0, 0);
+    $("main").focus({ preventScroll: true });
+  }
 }
 
 /** The state of a link, else of this tab; null at the first visit. */

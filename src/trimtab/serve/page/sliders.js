@@ -68,7 +68,7 @@ function makeRow(part) {
   const remove = button("Remove", () => {
     drop(id);
     say(`${part.name} is off the panel.`);
-    $("h-panel").focus?.();
+    $("h-panel").focus();
   }, { class: "small", "aria-label": `Remove ${part.name}` });
   const numbers = part.recipe ? `recipe ${part.recipe}` : part.members.length > 1 ? `${part.members.length} features` : "#" + part.members[0][0];
   const element = h("li", { class: "part" },

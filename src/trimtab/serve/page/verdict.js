@@ -2,12 +2,13 @@
 import { bytes, needsKey, read } from "./api.js";
 import { $, button, field, h, say, show } from "./dom.js";
 import { run, whileBusy } from "./jobs.js";
-import { change, state, steering } from "./state.js";
+import { change, state, steering, watch } from "./state.js";
 
 export function setUp() {
   const prompts = h("textarea", { rows: 5, value: state.verify.prompts, oninput: () => change("verify", { prompts: prompts.value }) });
   const samples = amount("samples", 2, 16), tokens = amount("tokens", 2, 200);
   const go = h("button", { class: "main" }, "Verify"), job = h("div", { hidden: true }), result = h("div", { class: "verdict" });
+  let of = null; // what the verdict that is shown is about
   whileBusy(busy => { go.disabled = busy; });
   const form = h("form", {},
     h("p", { class: "soft" }, "Writes with the panel, without it, and with controls of the same cost (a random direction, the sign flipped, a random feature), reads everything back with the unsteered model, and says by fixed rules what that shows. With fewer than 5 prompts it speaks for these prompts alone."),
@@ -24,8 +25,16 @@ export function setUp() {
     show(result);
     const body = { steering: wanted, prompts: lines, samples: state.verify.samples, max_tokens: state.verify.tokens, seed: state.write.seed };
     const done = await run("/api/verify", body, job, "Verifying");
-    if (done) show(result, verdict(done.id, await read(`/api/jobs/${done.id}/tables`)));
+    if (!done) return;
+    of = JSON.stringify(wanted);
+    show(result, verdict(done.id, await read(`/api/jobs/${done.id}/tables`)));
+    stale();
   });
+  const stale = () => {
+    const note = result.querySelector(".pending");
+    if (note) note.hidden = JSON.stringify(steering()) === of;
+  };
+  watch(what => what === "parts" && stale());
   $("verify").append(form, result);
 }
 
@@ -38,7 +47,8 @@ function amount(name, min, max) {
 function verdict(id, found) {
   say("Verdict: " + found.verdict);
   return [
-    h("p", {}, h("strong", { class: "verdict-word " + found.kind }, found.verdict)),
+    h("p", {}, h("strong", { class: "verdict-word " + found.kind }, found.verdict), " ",
+      h("span", { class: "pending", hidden: true }, "of what was on the panel before")),
     h("ul", { class: "reasons" }, found.reasons.map(one => h("li", {}, one))),
     grid(found.arms),
     h("details", {}, h("summary", {}, "How to read the table"), found.notes.map(one => h("p", { class: "soft" }, one))),
