@@ -18,6 +18,7 @@ from trimtab.files import write_file
 NAMES = {
     "bare": "the bare forward pass, as torch runs it",
     "packed": "the same with packed weights",
+    "limit": "the same and one bfloat16 product with the encoder",
     "ours": "`trimtab index build`",
     "keep": "every firing kept in lists, then sorted",
 }

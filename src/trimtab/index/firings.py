@@ -9,7 +9,8 @@ from itertools import pairwise
 import numpy as np
 
 from trimtab.index.events import Events
-from trimtab.index.sample import rank, stable_order
+from trimtab.index.sample import rank
+from trimtab.sae.firing import stable_order
 
 _VALUE_BITS = 31  # of a positive float32
 
@@ -39,10 +40,9 @@ class Firings:
         begins = np.ones(n, dtype=bool)
         begins[1:] = (self.feature[1:] != self.feature[:-1]) | (self.context[1:] != self.context[:-1])
         first = np.flatnonzero(begins)
-        highest = np.maximum.reduceat(self.value, first)
-        at = np.flatnonzero(self.value == np.repeat(highest, np.diff(np.append(first, n))))
-        run = np.searchsorted(first, at, side="right")
-        return at[np.flatnonzero(np.diff(run, prepend=0))]
+        run = np.cumsum(begins)
+        at = np.flatnonzero(self.value == np.maximum.reduceat(self.value, first)[run - 1])
+        return at[np.flatnonzero(np.diff(run[at], prepend=0))]
 
     @cached_property
     def begins(self) -> np.ndarray:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from trimtab.sae.firing import stable_order
+
 TOP, RANDOM, BAND = 0, 1, 2
 KINDS = ("top", "random", "band")
 
@@ -99,12 +101,6 @@ def _stable_by_document(group: np.ndarray, document: np.ndarray) -> np.ndarray:
     if bits + int(group[-1]).bit_length() > 63:
         return np.lexsort((document, group))
     return np.argsort((group << bits) | (document - low), kind="stable")
-
-
-def stable_order(numbers: np.ndarray) -> np.ndarray:
-    """A stable argsort of whole numbers from 0; of small ones numpy sorts the bits, which is several times as fast."""
-    small = len(numbers) > 0 and int(numbers.max()) < 1 << 16
-    return np.argsort(numbers.astype(np.uint16) if small else numbers, kind="stable")
 
 
 def rank(*sorted_by: np.ndarray) -> np.ndarray:
