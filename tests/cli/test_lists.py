@@ -49,6 +49,12 @@ def test_search_finds_registry_names(run: Any) -> None:
     found = run("saes", "--search", "GPT2-small-res-jb/blocks.8").stdout.split()
     assert "gpt2-small-res-jb/blocks.8.hook_resid_pre" in found
     assert all("gpt2-small-res-jb/blocks.8" in name for name in found)
+    scope = run("saes", "--search", "gemma-scope-2-270m-pt")
+    releases = {name.split("/")[0] for name in scope.stdout.split()}
+    assert releases == {"gemma-scope-2-270m-pt-res", "gemma-scope-2-270m-pt-res-all"}
+    assert "more read another place than the residual stream" in scope.stderr
+    attention = run("saes", "--search", "hook_attn_out")
+    assert (attention.exit_code, attention.stdout) == (2, "")
     nothing = run("saes", "--search", "no such thing")
     assert nothing.exit_code == 2
     assert "'no such thing'" in nothing.stderr

@@ -20,8 +20,9 @@ from trimtab.index.labels import (
     shuffled,
 )  # fmt: skip
 from trimtab.index.lens import add_lens, reads_writes
+from trimtab.index.records import Label, Word
 from trimtab.index.rules import rule_label
-from trimtab.index.store import Index, Label, Word, open_index
+from trimtab.index.store import Index, open_index
 from trimtab.testing.planted import PlantedWorld
 
 

@@ -18,7 +18,8 @@ from trimtab.index.endpoint import Labeller, spread
 from trimtab.index.labels import Snippet, detection
 from trimtab.index.neuronpedia import open_export, write_export
 from trimtab.index.neuronpedia_api import Neuronpedia
-from trimtab.index.store import Example, Index
+from trimtab.index.records import Example
+from trimtab.index.store import Index
 from trimtab.testing.planted import PlantedWorld
 
 Answer = tuple[int, bytes]

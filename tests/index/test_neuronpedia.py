@@ -13,7 +13,8 @@ import pytest
 from trimtab.errors import FileError, InputError, MismatchError
 from trimtab.index.labels import add_labels
 from trimtab.index.neuronpedia import Export, open_export, parse, write_export
-from trimtab.index.store import Feature, Index, Label, open_index
+from trimtab.index.records import Feature, Label
+from trimtab.index.store import Index, open_index
 
 COLUMNS = {
     "features": {"modelId", "layer", "index", "sourceSetName", "maxActApprox", "hookName", "hasVector", "pos_str",

@@ -7,8 +7,9 @@ import random
 import numpy as np
 import pytest
 
+from trimtab.index.records import Lens, Word
 from trimtab.index.rules import Pool, Window, choose, matches, names, pool, rule_label, windows
-from trimtab.index.store import Index, Lens, Word
+from trimtab.index.store import Index
 from trimtab.testing.planted import PlantedWorld
 
 FILLER = [f" w{i}" for i in range(200)]

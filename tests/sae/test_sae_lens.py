@@ -241,12 +241,19 @@ def test_what_is_not_in_the_cache_cannot_be_fetched_offline(hub: Path) -> None:
         open_sae("gemma-scope-2-270m-pt-res/layer_12_width_16k_l0_medium")
 
 
-def test_registry_sae_of_another_place_is_refused(hub: Path) -> None:
-    release = registry.releases()["gpt2-small-hook-z-kk"]
-    sae_id, file = next(iter(release.paths.items()))
-    path = cached(hub, release.repo, str(Path(file).parent))
-    torch.save(dict(their_sae("standard", "none", True).state_dict()), path / Path(file).name)
-    about = {"act_size": D, "dict_size": N, "act_name": "blocks.0.attn.hook_z"}
-    (path / (Path(file).stem + "_cfg.json")).write_text(json.dumps(about))
+@pytest.mark.parametrize(
+    "release",
+    ["gpt2-small-hook-z-kk", "llama_scope_lxm_8x", "gemma-scope-2-270m-pt-att", "gpt2-small-resid-mid-v5-32k"],
+)
+def test_registry_sae_of_another_place_is_refused_before_it_is_fetched(hub: Path, release: str) -> None:
+    sae_id = next(iter(registry.releases()[release].paths))
+    with pytest.raises(UnsupportedError, match="reads another place than the residual stream"):
+        open_sae(f"{release}/{sae_id}")
+
+
+def test_another_place_that_only_the_configuration_tells_is_refused(hub: Path) -> None:
+    theirs = their_sae("standard", "none", True)
+    theirs.cfg.metadata.hook_name = "blocks.0.attn.hook_z"
+    theirs.save_model(cached(hub, "someone/saes", "gpt2/attention"))
     with pytest.raises(UnsupportedError, match=r"cannot be used: it reads 'blocks.0.attn.hook_z'"):
-        open_sae(f"{release.name}/{sae_id}")
+        open_sae("someone/saes/gpt2/attention")

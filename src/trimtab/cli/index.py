@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from trimtab.cli import indexing
 from trimtab.cli import map as map_command
-from trimtab.cli import options as o
-from trimtab.cli.console import out, print_json, say
+from trimtab.cli.console import out, print_json
+from trimtab.cli.indexing import Folder, Out
+from trimtab.cli.options import Json
 from trimtab.cli.progress import Bars
-
-if TYPE_CHECKING:
-    from trimtab.index.labels import Snippet
-    from trimtab.index.store import Index
-    from trimtab.lm.model import Model
-    from trimtab.sae.activations import Progress
-    from trimtab.sae.sae import SAE
 
 EXAMPLES = """Examples:
 
@@ -32,144 +26,12 @@ EXAMPLES = """Examples:
   trimtab index import runs/index downloads/7-gemmascope-res-16k --json
 """
 
-Folder = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of an index.", show_default=False)]
-Out = Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the result goes.")]
-Heldout = Annotated[
-    list[str] | None,
-    typer.Option("--heldout", metavar="TEXTS", help="Unseen texts to score labels on; may be given several times."),
-]
-Some = Annotated[
-    list[int] | None,
-    typer.Option("--feature", "-f", help="A feature to label; may be given several times.", show_default="all"),
-]
-Field = Annotated[str, typer.Option("--field", help="The text column of .jsonl and .parquet files.")]
-
 group = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Make an index of what every feature fires on, and use it."
 )
+group.command()(indexing.build)
+group.command()(indexing.label)
 group.command(name="map")(map_command.run)
-
-
-@group.command()
-def build(
-    texts: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="TEXTS",
-            help="Files (.jsonl, .txt, .parquet, each plain or gzipped) or Hugging Face dataset names.",
-            show_default=False,
-        ),
-    ],
-    out_folder: Out,
-    model_name: o.ModelName = o.DEFAULT,
-    sae_name: o.SaeName = None,
-    tokens: Annotated[
-        int | None, typer.Option("--tokens", help="Stop after so many tokens.", show_default="all")
-    ] = None,
-    context: Annotated[int, typer.Option("--context", help="Tokens the model reads at a time.")] = 128,
-    top: Annotated[int, typer.Option("--top", help="Strongest examples of each feature.")] = 20,
-    random: Annotated[int, typer.Option("--random", help="Random firings of each feature.")] = 10,
-    per_band: Annotated[int, typer.Option("--per-band", help="Examples of each half octave of activation.")] = 4,
-    per_document: Annotated[
-        int, typer.Option("--per-document", help="Examples of one kind from one document, at most.")
-    ] = 1,
-    scores: Annotated[
-        bool, typer.Option("--scores/--no-scores", help="Measure the output score of every feature that fires.")
-    ] = True,
-    heldout: Heldout = None,
-    field: Field = "text",
-    device: o.Device = None,
-    dtype: o.DtypeOption = None,
-    blocks: o.Blocks = None,
-    seed: o.Seed = 0,
-    as_json: o.Json = False,
-) -> None:
-    """Index every feature over texts: examples of all strengths, histograms, tokens, partners, logit lens, labels.
-
-    A build that was interrupted goes on with the same command, and ends with the same result.
-    """
-    from trimtab.cli.build import open_pair
-    from trimtab.index import build as b
-    from trimtab.index.labels import add_rule_labels
-    from trimtab.index.lens import add_lens
-
-    spec = b.IndexSpec.parse(
-        {
-            "context": context,
-            "tokens": tokens,
-            "field": field,
-            "top": top,
-            "random": random,
-            "per_band": per_band,
-            "per_document": per_document,
-            "seed": seed,
-        }
-    )
-    model, sae = open_pair(model_name, sae_name, device, dtype, blocks, need_sae=True)
-    assert sae is not None
-    with Bars() as bars:
-
-        def show(p: Progress) -> None:
-            note = f"{p.rate:,.0f} {p.unit}/s" if p.rate else ""
-            bars.show(p.stage, p.done, p.total or p.done, note if p.total else f"{p.done:,} {p.unit}  {note}")
-
-        index = b.build(model, sae, texts, out_folder, spec, progress=show)
-        found = _scores(model, sae, index) if scores else None
-        add_lens(model, sae, index, output_scores=found, progress=show)
-        snippets = _snippets(model, sae, index, range(index.features), heldout, field)
-        labels = add_rule_labels(index, None, snippets, progress=show)
-    _report(index, {i: label.score for i, label in labels.items()}, as_json)
-
-
-@group.command()
-def label(
-    folder: Folder,
-    endpoint: Annotated[
-        str,
-        typer.Option(
-            "--endpoint", metavar="URL", help="An OpenAI-compatible address, such as http://localhost:8080/v1."
-        ),
-    ],
-    llm: Annotated[str, typer.Option("--llm", metavar="NAME", help="The model to ask there.")],
-    features: Some = None,
-    heldout: Heldout = None,
-    field: Field = "text",
-    model_name: o.ModelName = o.DEFAULT,
-    sae_name: o.SaeName = None,
-    device: o.Device = None,
-    dtype: o.DtypeOption = None,
-    blocks: o.Blocks = None,
-    as_json: o.Json = False,
-) -> None:
-    """Label features with a language model behind an endpoint, scored by detection on unseen texts.
-
-    The key is read from OPENAI_API_KEY. Without --heldout the labels are kept unscored.
-    """
-    from trimtab.index.endpoint import Labeller
-    from trimtab.index.labels import add_labels, detection
-    from trimtab.index.store import Label, open_index
-
-    index = open_index(folder)
-    asked = Labeller(endpoint, llm, os.environ.get("OPENAI_API_KEY"))
-    live = {row["feature"] for row in index.query("from features where count > 0")}
-    chosen = [index.check(i) for i in features] if features else sorted(live)
-    snippets: dict[int, list[Snippet]] = {}
-    if heldout:
-        from trimtab.cli.build import open_pair
-
-        model, sae = open_pair(model_name, sae_name, device, dtype, blocks, need_sae=True)
-        assert sae is not None
-        snippets = _snippets(model, sae, index, chosen, heldout, field)
-    made = {}
-    with Bars() as bars:
-        for done, number in enumerate(chosen, 1):
-            text = asked.explain(index.feature(number))
-            seen = snippets.get(number, [])
-            score = detection(text, seen, asked.judge) if seen else None
-            made[number] = Label(text, asked.method, score)
-            add_labels(index, {number: made[number]})  # each answer is kept, whatever happens to the next one
-            bars.show("labels", done, len(chosen))
-    _report(index, {i: one.score for i, one in made.items()}, as_json)
 
 
 @group.command()
@@ -181,7 +43,7 @@ def pack(
     per_band: Annotated[int, typer.Option("--per-band", min=0, help="Examples of each half octave that stay.")] = 1,
     before: Annotated[int, typer.Option("--before", min=0, help="Tokens of an example before the firing one.")] = 14,
     after: Annotated[int, typer.Option("--after", min=0, help="Tokens of an example after it.")] = 6,
-    as_json: o.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Write a smaller copy of an index, to pass on: fewer and shorter examples, rounded activations."""
     from trimtab.index import pack as p
@@ -195,7 +57,7 @@ def pack(
 
 
 @group.command()
-def site(folder: Folder, out_folder: Out, as_json: o.Json = False) -> None:
+def site(folder: Folder, out_folder: Out, as_json: Json = False) -> None:
     """Write a static site: a page for every feature, a search, and the map if there is one (`trimtab index map`).
 
     It opens from disk and from any web server.
@@ -215,7 +77,7 @@ def export(
     out_folder: Out,
     model_id: Annotated[str, typer.Option("--model-id", help="Neuronpedia's name of the model.")],
     source_id: Annotated[str, typer.Option("--source-id", help="LAYER-SET, such as 7-trimtab.")],
-    as_json: o.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Write an index in the shape of Neuronpedia's bulk exports."""
     from trimtab.index.neuronpedia import write_export
@@ -232,7 +94,7 @@ def take(
     expect: Annotated[
         str | None, typer.Option("--expect", metavar="MODEL/SOURCE", help="Refuse an export of another SAE.")
     ] = None,
-    as_json: o.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Take over the labels of a Neuronpedia export of the same SAE."""
     from trimtab.index.labels import add_labels
@@ -243,49 +105,3 @@ def take(
     found = {i: labels[0] for i, labels in open_export(export_folder, expect=expect).labels().items()}
     add_labels(index, found)
     print_json({"labels": len(found)}) if as_json else out().print(f"{len(found):,} labels", markup=False)
-
-
-def _scores(model: Model, sae: SAE, index: Index) -> dict[int, float]:
-    """The output score of every feature that fires."""
-    from trimtab.find.output import output_scores
-
-    live = [row["feature"] for row in index.query("from features where count > 0 order by feature")]
-    say(f"measuring the output scores of {len(live):,} features")
-    return {one.index: one.score for one in output_scores(model, sae, live)}
-
-
-def _snippets(
-    model: Model, sae: SAE, index: Index, features: range | list[int], heldout: list[str] | None, field: str
-) -> dict[int, list[Snippet]]:
-    if not heldout:
-        return {}
-    from trimtab.index.labels import held_out
-
-    say("reading the held-out texts")
-    return held_out(model, sae, heldout, list(features), field=field, limit=index.about["sink_limit"])
-
-
-def _report(index: Index, scores: dict[int, float | None], as_json: bool) -> None:
-    known = sorted(score for score in scores.values() if score is not None)
-    result = {
-        "index": str(index.folder),
-        "tokens": index.tokens,
-        "features": index.features,
-        "live": index.query("from features select count(*) filter (count > 0) as n")[0]["n"],
-        "labelled": len(scores),
-        "scored": len(known),
-        "detection_mean": sum(known) / len(known) if known else None,
-    }
-    if as_json:
-        print_json(result)
-        return
-    shown = (
-        "unscored"
-        if result["detection_mean"] is None
-        else f"detection {result['detection_mean']:.3f} on {len(known):,}"
-    )
-    out().print(
-        f"{index.folder}\n  {result['live']:,} of {index.features:,} features fired in {index.tokens:,} tokens\n"
-        f"  {len(scores):,} labels, {shown}",
-        markup=False,
-    )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from trimtab.cli.console import out, print_json
+from trimtab.cli.console import out, print_json, say
 from trimtab.cli.options import Json
 
 EXAMPLES = """Examples:
@@ -29,7 +29,7 @@ Other SAEs, as --sae NAME or trimtab.open_sae(NAME):
 def run(
     search: Annotated[
         str | None,
-        typer.Option("--search", metavar="TEXT", help="List the names in SAELens' registry that contain TEXT."),
+        typer.Option("--search", metavar="TEXT", help="List SAEs of SAELens' registry with TEXT in their names."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -78,10 +78,16 @@ def _print_found(search: str, as_json: bool) -> None:
     from trimtab.errors import InputError
     from trimtab.sae.registry import releases
 
-    names = [f"{release.name}/{sae}" for release in releases().values() for sae in release.paths]
-    found = [name for name in names if search.lower() in name.lower()]
+    every = [(f"{release.name}/{sae}", release.fits(sae)) for release in releases().values() for sae in release.paths]
+    matching = [(name, fits) for name, fits in every if search.lower() in name.lower()]
+    found = [name for name, fits in matching if fits]
+    elsewhere = len(matching) - len(found)
+    if not matching:
+        raise InputError(f"None of the {len(every):,} SAEs in SAELens' registry has {search!r} in its name.")
+    if elsewhere:
+        say(f"{elsewhere:,} more read another place than the residual stream, and cannot be used")
     if not found:
-        raise InputError(f"None of the {len(names):,} SAEs in SAELens' registry has {search!r} in its name.")
+        raise InputError(f"None of the {elsewhere:,} SAEs with {search!r} in their names is of the residual stream.")
     if as_json:
         print_json(found)
     else:

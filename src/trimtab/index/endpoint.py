@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from trimtab.endpoint import Endpoint
 from trimtab.errors import FileError, InputError
 from trimtab.index.labels import Snippet
-from trimtab.index.store import Example, Feature
+from trimtab.index.records import Example, Feature
 
 _EXPLAIN = (
     "A feature of a language model fires on the marked tokens <<like this>> of the texts below; the number is how "

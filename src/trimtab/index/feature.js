@@ -28,8 +28,8 @@ function load(number) {
 
 function lead(name, number) {
   const link = document.getElementById(name);
-  link.hidden = number === null;
-  if (number !== null) link.href = "#" + number;
+  link.hidden = !(number >= 0 && number < COUNT);
+  link.href = "#" + number;
 }
 
 async function show() {
@@ -41,14 +41,14 @@ async function show() {
     found = undefined;
   }
   if (number !== Number(location.hash.slice(1) || 0)) return;
-  const [name, before, after, inside] = found || ["", null, null, ""];
+  const [name, inside] = found || ["", ""];
   document.title = "Feature " + number + (name ? ": " + name : "");
-  lead("before", before);
-  lead("after", after);
+  lead("before", number - 1);
+  lead("after", number + 1);
   if (found) {
     place.innerHTML = inside;
   } else {
-    place.textContent = "Feature " + location.hash.slice(1) + " has no page: it never fired, or there is none.";
+    place.textContent = "There is no feature " + location.hash.slice(1) + ": they are numbered from 0 to " + (COUNT - 1) + ".";
   }
   place.dataset.shown = number;
   scrollTo(0, 0);

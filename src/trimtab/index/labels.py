@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trimtab.errors import InputError
+from trimtab.index.records import Label
 from trimtab.index.rules import choose, matches, pool, rule_label, windows
 from trimtab.index.sample import rank
-from trimtab.index.store import Index, Label
+from trimtab.index.store import Index
 from trimtab.index.tables import write_table
 from trimtab.lm.texts import iter_contexts, iter_texts
 from trimtab.sae.activations import Progress

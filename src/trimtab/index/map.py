@@ -47,21 +47,20 @@ class Points:
 
 
 def add_map(sae: SAE, index: Index, *, neighbours: int = 15, seed: int = 0) -> Points:
-    """Lay out every feature that fired and store the map with the index; the same seed gives the same map.
+    """Lay out every feature, fired or not, and store the map with the index; the same seed gives the same map.
 
     Raises `MismatchError` when the index was made with another SAE, `UnsupportedError` without umap-learn, `InputError`
-    when fewer than ten features fired.
+    when the SAE has fewer than ten features.
     """
     from torch.nn.functional import normalize
 
     from trimtab.index.tables import write_table
 
     check_belongs(index, sae.fingerprint, sae.name)
-    live = [row["feature"] for row in index.query("from features where count > 0 order by feature")]
-    if len(live) < _FEWEST:
-        raise InputError(f"A map needs at least {_FEWEST} features; {len(live)} fired in this index.")
-    place = layout(normalize(sae.rows(live), dim=-1), neighbours=neighbours, seed=seed)
-    found = Points(np.array(live, dtype=np.int32), place[:, 0], place[:, 1], clusters(place))
+    if sae.d_sae < _FEWEST:
+        raise InputError(f"A map needs at least {_FEWEST} features; this SAE has {sae.d_sae}.")
+    place = layout(normalize(sae.rows(range(sae.d_sae)), dim=-1), neighbours=neighbours, seed=seed)
+    found = Points(np.arange(sae.d_sae, dtype=np.int32), place[:, 0], place[:, 1], clusters(place))
     write_table(index.folder / "map.parquet", vars(found))
     return found
 

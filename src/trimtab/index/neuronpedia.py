@@ -22,8 +22,9 @@ from typing import Any
 
 from trimtab.errors import FileError, InputError, MismatchError
 from trimtab.files import write_folder
+from trimtab.index.records import Example, Feature, Label, Lens
 from trimtab.index.sample import BIN_EDGES
-from trimtab.index.store import Example, Feature, Index, Label, Lens
+from trimtab.index.store import Index
 
 BATCH = 1024
 _LENGTH = 25  # of the identifiers

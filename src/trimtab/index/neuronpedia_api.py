@@ -19,7 +19,7 @@ from typing import Any
 from trimtab.errors import FileError, InputError
 from trimtab.files import write_file
 from trimtab.index.neuronpedia import parse
-from trimtab.index.store import Feature
+from trimtab.index.records import Feature
 
 _BATCH = re.compile(r"batch-\d+\.jsonl(\.gz)?")
 KINDS = ("features", "activations", "explanations")

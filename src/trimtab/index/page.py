@@ -10,8 +10,9 @@ from math import log1p
 from pathlib import Path
 
 from trimtab.files import write_file
+from trimtab.index.records import Example, Feature, Label
 from trimtab.index.show import groups
-from trimtab.index.store import Example, Feature, Index, Label
+from trimtab.index.store import Index
 from trimtab.report.blocks import visible
 
 Link = Callable[[int], str | None]

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trimtab.index.store import Index, Lens, Word
+from trimtab.index.records import Lens, Word
+from trimtab.index.store import Index
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trimtab.errors import InputError
-from trimtab.index.store import Index, Label, check_belongs
+from trimtab.index.records import Label
+from trimtab.index.store import Index, check_belongs
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
-from trimtab.index.store import Example, Feature
+from trimtab.index.records import Example, Feature
 from trimtab.report.blocks import BLOCKS, narrow, visible
 
 _HEADINGS = {"top": "Strongest", "random": "Random firings"}

@@ -8,7 +8,6 @@ One file for each feature would be ten times the size, and as many files as feat
 from __future__ import annotations
 
 import gzip
-import itertools
 import json
 from base64 import b64encode
 from collections.abc import Callable, Mapping
@@ -21,7 +20,8 @@ from trimtab.errors import InputError
 from trimtab.files import write_folder
 from trimtab.index.map import COLOURS, LOOSE, Points, names, read_map, write_picture
 from trimtab.index.page import body, frame
-from trimtab.index.store import Feature, Index, titles
+from trimtab.index.records import Feature
+from trimtab.index.store import Index, titles
 from trimtab.report.blocks import visible
 
 _TOGETHER = 16  # features in one data file, a few hundred kilobytes before gzip
@@ -29,14 +29,13 @@ _AT_ONCE = 256  # features that are read from the index at once
 
 
 def write_site(index: Index, folder: str | Path, *, progress: Callable[[int], None] = lambda _: None) -> Path:
-    """Write the site of every feature that ever fired into a new folder; with a map if the index has one."""
+    """Write the site of every feature into a new folder; with a map if the index has one."""
     folder = Path(folder)
     if folder.exists():
         raise InputError(f"{folder} exists already; name a new folder.")
-    live = [row["feature"] for row in index.query("from features where count > 0 order by feature")]
     known, points = titles(index), read_map(index)
     with write_folder(folder) as part:
-        listed = _write_features(index, part / "data", live, known, progress)
+        listed = _write_features(index, part / "data", known, progress)
         _write_script(part / "features.js", "FEATURES", listed)
         (part / "index.html").write_text(_start(index, points is not None), encoding="utf-8")
         (part / "feature.html").write_text(_shell(index, points is not None), encoding="utf-8")
@@ -46,20 +45,16 @@ def write_site(index: Index, folder: str | Path, *, progress: Callable[[int], No
 
 
 def _write_features(
-    index: Index, folder: Path, live: list[int], known: Mapping[int, str], progress: Callable[[int], None]
+    index: Index, folder: Path, known: Mapping[int, str], progress: Callable[[int], None]
 ) -> list[list[Any]]:
     """The data files; returns what the search knows."""
     folder.mkdir()
-    alive, listed = set(live), []
-    after = dict(itertools.pairwise(live))
-    before = {b: a for a, b in after.items()}
+    listed = []
     for first in range(0, index.features, _AT_ONCE):
-        features = index.several([i for i in range(first, min(first + _AT_ONCE, index.features)) if i in alive])
         pages: dict[int, dict[int, list[Any]]] = {}
-        for one in features:
-            inside = body(one, lambda other: f"#{other}" if other in alive else None, known)
-            entry = [visible(known[one.index]), before.get(one.index), after.get(one.index), inside]
-            pages.setdefault(one.index // _TOGETHER, {})[one.index] = entry
+        for one in index.several(range(first, min(first + _AT_ONCE, index.features))):
+            inside = body(one, lambda other: f"#{other}", known)
+            pages.setdefault(one.index // _TOGETHER, {})[one.index] = [visible(known[one.index]), inside]
             listed.append(_entry(one, known[one.index]))
         for number, some in pages.items():
             packed = b64encode(gzip.compress(_json(some).encode(), 6, mtime=0)).decode()
@@ -136,7 +131,8 @@ def _shell(index: Index, has_map: bool) -> str:
         f"{_nav(has_map, ends)}<div id='feature' aria-live='polite'></div>"
         f"<p class='soft'>{escape(index.describe())}. Keys: p and n for the previous and next feature, / to search.</p>"
     )
-    return frame("Feature", inside, _script("feature.js").replace("TOGETHER", str(_TOGETHER)))
+    script = _script("feature.js").replace("TOGETHER", str(_TOGETHER)).replace("COUNT", str(index.features))
+    return frame("Feature", inside, script)
 
 
 def _nav(has_map: bool, ends: str = "") -> str:

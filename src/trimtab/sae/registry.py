@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from trimtab.sae.formats import read_sae
 from trimtab.sae.sae import SAE
 from trimtab.sae.saelens import Source, convert
 
+# Words of names and paths that say that an SAE reads something else than the residual stream between blocks.
+_ELSEWHERE = re.compile(r"(^|[-_./])(attn?|mlp|lx[am]|z|mid|embedding|transcoders?|clt|temporal)(?=$|[-_./])")
 _LAYOUTS = ("*.json", "*.safetensors", "*.npz")
 
 
@@ -32,6 +35,10 @@ class Release:
     repo: str
     loader: str
     paths: Mapping[str, str]
+
+    def fits(self, sae_id: str) -> bool:
+        """Whether it is, by its name and path, an SAE of the residual stream between blocks, which alone are used."""
+        return not _ELSEWHERE.search(f"{self.name}/{sae_id}/{self.paths[sae_id]}")
 
 
 @cache
@@ -66,6 +73,11 @@ def open_registered(name: str, release: str | None, source: Source) -> SAE:
         entry, sae_id = known[parts[0]], "/".join(parts[1:])
         if sae_id not in entry.paths:
             raise InputError(f"The release {entry.name!r} has no SAE {sae_id!r}. {_close(sae_id, list(entry.paths))}")
+        if not entry.fits(sae_id):
+            raise UnsupportedError(
+                f"The SAE {full!r} reads another place than the residual stream between blocks, the only one that "
+                "trimtab works on; `trimtab saes --search` lists those of the residual stream."
+            )
         return _fetch(entry, sae_id, replace(source, name=full))
     misspelt = difflib.get_close_matches(parts[0], known, n=1, cutoff=0.9)
     if len(parts) >= 2 and all(parts) and not misspelt:
