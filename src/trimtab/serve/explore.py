@@ -13,8 +13,9 @@ from starlette.responses import JSONResponse
 from trimtab import __version__
 from trimtab.errors import InputError
 from trimtab.find.sources import SHIPPED_ABOUT, shipped, shipped_names
+from trimtab.index.records import Feature
 from trimtab.index.search import find
-from trimtab.index.store import Feature, Index, titles
+from trimtab.index.store import Index, titles
 from trimtab.lm.pieces import pieces
 from trimtab.lm.reading import bos_length
 from trimtab.sae.sae import SAE
