@@ -5,7 +5,8 @@
     ├── FileError                a file is missing, damaged or of another kind
     ├── MismatchError            two things do not belong together (SAE and model, recipe and model)
     ├── UnsupportedError         a combination that cannot be right is refused
-    └── StorageError             the disk is full or cannot be written
+    ├── StorageError             the disk is full or cannot be written
+    └── WorkerError              a worker of a run on many machines died, again and again
 
 Anything else that escapes is a bug in trimtab.
 """
@@ -33,3 +34,7 @@ class UnsupportedError(TrimtabError):
 
 class StorageError(TrimtabError):
     """The disk is full or not writable; nothing half-written was left behind."""
+
+
+class WorkerError(TrimtabError):
+    """The workers of a run die, or there are none; what is done is kept."""

@@ -26,7 +26,7 @@ def test_rows_summary_and_picture(
     assert result.exit_code == 0, result.stderr
     folder = tmp_path / "run"
     assert {path.name for path in folder.iterdir()} == {
-        "sweep.json", "rows-00000.parquet", "measures-00000.parquet", "summary.json", "summary.svg",
+        "run.json", "ledger", "log", "rows-00000.parquet", "measures-00000.parquet", "summary.json", "summary.svg",
     }  # fmt: skip
     texts = list(open_run(folder).texts())
     assert len(texts) == (1 + 2 * 2) * 2 * 2

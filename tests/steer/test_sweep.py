@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -205,11 +206,11 @@ def test_another_spec_is_refused_with_the_difference(
     tiny: Model, sae: SAE, tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
     sweep(tiny, sae, SPEC, tmp_path, batch_size=32)
-    before = parts(tmp_path), (tmp_path / "sweep.json").read_bytes()
+    before = parts(tmp_path), (tmp_path / "run.json").read_bytes()
     for go in (sweep, estimate):
         with pytest.raises(MismatchError, match=said):
             go(tiny, sae, SPEC.model_copy(update=change), tmp_path)
-    assert (parts(tmp_path), (tmp_path / "sweep.json").read_bytes()) == before
+    assert (parts(tmp_path), (tmp_path / "run.json").read_bytes()) == before
 
 
 def test_another_sae_or_batch_size_is_refused(tiny: Model, sae: SAE, make_sae: Any, tmp_path: Path) -> None:
@@ -220,16 +221,22 @@ def test_another_sae_or_batch_size_is_refused(tiny: Model, sae: SAE, make_sae: A
         sweep(tiny, sae, SPEC, tmp_path, batch_size=16)
 
 
-def test_a_damaged_part_and_a_foreign_folder_are_refused(tiny: Model, sae: SAE, tmp_path: Path) -> None:
+def test_a_damaged_part_is_written_again_and_a_foreign_folder_is_refused(tiny: Model, sae: SAE, tmp_path: Path) -> None:
     sweep(tiny, sae, SPEC, tmp_path / "run", batch_size=8)
     part = tmp_path / "run" / "rows-00001.parquet"
     whole = part.read_bytes()
-    part.write_bytes(whole[:100])
-    with pytest.raises(FileError, match=r"rows-00001\.parquet is damaged"):
-        sweep(tiny, sae, SPEC, tmp_path / "run")
-    part.unlink()
-    sweep(tiny, sae, SPEC, tmp_path / "run")
-    assert part.read_bytes() == whole
+    for damage, how in (
+        (whole[:100], r"rows-00001\.parquet is damaged \(100 bytes, not \d+\)"),
+        (whole[:-1] + b"x", r"rows-00001\.parquet is damaged \(its checksum is another\)"),
+        (None, r"rows-00001\.parquet is missing"),
+    ):
+        part.write_bytes(damage) if damage else part.unlink()
+        said: list[str] = []
+        assert estimate(tiny, sae, SPEC, tmp_path / "run").rows == 16
+        sweep(tiny, sae, SPEC, tmp_path / "run", say=said.append)
+        assert part.read_bytes() == whole
+        assert len(said) == 1
+        assert re.match(how + ".* written again", said[0])
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine")
     with pytest.raises(FileError, match="not a sweep's folder"):
@@ -306,7 +313,7 @@ def test_an_add_curve_passes_through_the_unsteered_texts(
     tiny: Model, sae: SAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr("trimtab.evidence.sweep.draw", lambda _path, columns, _legend: drawn.extend(columns))
+    monkeypatch.setattr("trimtab.evidence.sweep.svg", lambda columns, _legend: drawn.extend(columns) or b"")
     summary = summarise(tiny, sae, sweep(tiny, sae, SPEC, tmp_path, batch_size=32))
     add, clamp, ablate = ([panel.curves[1] for panel in column] for column in drawn)
     cells = {cell.strength: cell for cell in summary.cells if (cell.op, cell.feature) == ("add", 17)}

@@ -23,6 +23,7 @@ from trimtab.cli import (
     models,
     pairs,
     recipe,
+    runs,
     saes,
     serve,
     steer,
@@ -32,6 +33,7 @@ from trimtab.cli import (
 )
 from trimtab.cli.console import WORDS, complain
 from trimtab.errors import TrimtabError
+from trimtab.scale.folder import COMMAND
 
 COMMANDS = (
     demo,
@@ -46,6 +48,7 @@ COMMANDS = (
     sweep,
     train,
     corpus,
+    runs,
     index,
     features,
     feature,
@@ -66,6 +69,7 @@ class Commands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep the words as they were typed."""
         WORDS.set(tuple(args))
+        COMMAND.set(tuple(args))
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

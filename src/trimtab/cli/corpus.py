@@ -39,9 +39,7 @@ group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Draw text
 @group.command()
 def sample(
     texts: Annotated[int, typer.Option("--texts", min=1, help="How many texts.")],
-    folder: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where they go; a run that is there goes on.")
-    ],
+    folder: o.RunAt,
     tokens_each: Annotated[int, typer.Option("--tokens-each", min=1, help="Tokens written of each, at most.")] = 96,
     prompts: Openers = None,
     prompts_file: OpenersFile = None,
@@ -53,6 +51,8 @@ def sample(
     seed: o.Seed = 0,
     batch_size: o.BatchSize = None,
     dry_run: o.DryRun = False,
+    where: o.Where = "local",
+    workers: o.Workers = 1,
     device: o.Device = None,
     dtype: o.DtypeOption = None,
     blocks: o.Blocks = None,
@@ -62,6 +62,7 @@ def sample(
 
     The same command goes on with a run that was interrupted, and ends with the same texts.
     """
+    from trimtab.scale.run import On
     from trimtab.steer.corpus import CorpusSpec, draw, estimate
 
     openers = [*(prompts or ()), *(_lines(prompts_file) if prompts_file else ())] or [""]
@@ -86,20 +87,21 @@ def sample(
     if dry_run:
         say_cost(spec.texts, estimate(model, spec, folder, batch_size=batch_size), as_json)
         return
+    on = On(where, workers)
     with Bars() as bars:
 
         def show(now: Progress) -> None:
             bars.show("writing", now.done, now.rows, f"{now.tokens_per_second:.0f} tokens/s")
 
         try:
-            draw(model, spec, folder, batch_size=batch_size, progress=show)
+            draw(model, spec, folder, batch_size=batch_size, on=on, progress=show, say=say)
         except KeyboardInterrupt:
             bars.finish()
             complain(f"The same command goes on with {folder}.")
             raise
     say(f"wrote {spec.texts:,} texts to {folder}")
     if as_json:
-        print_json({"folder": str(folder), "texts": spec.texts})
+        print_json({"folder": folder, "texts": spec.texts})
 
 
 def _lines(path: Path) -> list[str]:

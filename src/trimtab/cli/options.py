@@ -190,6 +190,22 @@ BatchSize = Annotated[
     typer.Option("--batch-size", min=1, help="Texts written at a time.", show_default="what memory allows"),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many tokens it is and how long it takes, and stop.")]
+RunAt = Annotated[
+    str,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FOLDER",
+        help="Where the run goes, a folder or s3://bucket/folder; a run that is there goes on.",
+    ),
+]
+Where = Annotated[
+    str,
+    typer.Option(
+        "--on", metavar="WHERE", help="local, ray (a cluster that is there, else one here), or a cluster's address."
+    ),
+]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Workers on Ray, each with a model of its own.")]
 Device = Annotated[
     str | None, typer.Option("--device", help="Such as cpu or cuda.", show_default="cuda where there is one")
 ]

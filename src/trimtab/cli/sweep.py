@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -50,15 +49,12 @@ Ops = Annotated[
 ]
 GridUnit = Annotated[o.Unit, typer.Option("--unit", help="Unit of the strengths, as for `trimtab steer`.")]
 Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Texts per prompt and edit, with seeds 0, 1, ...")]
-Folder = Annotated[
-    Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the run goes; a run that is there goes on.")
-]
 Summarise = Annotated[bool, typer.Option("--summary/--no-summary", help="Read the texts back and draw the picture.")]
 
 
 def run(
     prompts: o.Prompts,
-    folder: Folder,
+    folder: o.RunAt,
     features: Index = None,
     strengths: Strengths = None,
     ops: Ops = None,
@@ -74,6 +70,8 @@ def run(
     batch_size: o.BatchSize = None,
     dry_run: o.DryRun = False,
     summary: Summarise = True,
+    where: o.Where = "local",
+    workers: o.Workers = 1,
     device: o.Device = None,
     dtype: o.DtypeOption = None,
     blocks: o.Blocks = None,
@@ -111,11 +109,13 @@ def run(
     if strengths is None:
         spec = _chosen(spec, model, sae, folder)
     from trimtab.evidence.sweep import summarise
+    from trimtab.scale.run import On
     from trimtab.steer.sweep import estimate, sweep
 
     if dry_run:
         say_cost(spec.n_rows, estimate(model, sae, spec, folder, batch_size=batch_size), as_json)
         return
+    on = On(where, workers)
     with Bars() as bars:
 
         def show(now: Progress) -> None:
@@ -123,28 +123,28 @@ def run(
             bars.show("writing", now.done, now.rows, note)
 
         try:
-            done = sweep(model, sae, spec, folder, batch_size=batch_size, progress=show)
+            done = sweep(model, sae, spec, folder, batch_size=batch_size, on=on, progress=show, say=say)
             found = None
             if summary:
-                found = summarise(model, sae, done, lambda n, of: bars.show("reading", n, of))
+                found = summarise(model, sae, done, lambda n, of: bars.show("reading", n, of), on, say)
         except KeyboardInterrupt:
             bars.finish()
             complain(f"The same command goes on with {folder}.")
             raise
     say(f"wrote {done.rows} texts to {folder}")
     if as_json:
-        print_json({"folder": str(folder), "rows": done.rows, "summary": found.as_dict() if found else None})
+        print_json({"folder": folder, "rows": done.rows, "summary": found.as_dict() if found else None})
     elif found is not None:
         _print(found)
-        say(f"wrote {folder / 'summary.svg'}")
+        say(f"wrote {done.folder / 'summary.svg'}")
 
 
-def _chosen(spec: SweepSpec, model: Model, sae: SAE, folder: Path) -> SweepSpec:
+def _chosen(spec: SweepSpec, model: Model, sae: SAE, folder: str) -> SweepSpec:
     """The grid with strengths by measurement; those of the folder, where it has been begun."""
     from trimtab.steer.run_folder import SWEEP, open_run
     from trimtab.steer.sweep import with_strengths
 
-    if (folder / SWEEP.manifest).exists():
+    if SWEEP.folder(folder).manifest() is not None:
         return spec.model_copy(update={"strengths": open_run(folder).spec.strengths})
     say("choosing the strengths")
     chosen = with_strengths(model, sae, spec)

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from trimtab.evidence.trace import bos_length, log_likelihoods, trace
-from trimtab.files import write_file, write_json
-from trimtab.report.curves import Curve, Panel, draw
+from trimtab.report.curves import Curve, Panel, svg
+from trimtab.scale.folder import RunFolder
+from trimtab.scale.run import LOCAL, On, Say, run_units
+from trimtab.scale.unit import Do, Part, Tell, Unit
+from trimtab.steer.run_folder import SWEEP, Kind, part_name, parts_of, read_part, table_bytes
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from trimtab.lm.model import Model
     from trimtab.sae.sae import SAE
     from trimtab.steer.grid import SweepSpec
     from trimtab.steer.run_folder import Run
 
+_MEASURES = Kind(
+    "sweep",
+    {"row": "int64", "tokens": "int32", "activation": "floats", "firing": "floats", "log_likelihood": "float64"},
+)
 _Key = tuple[str | None, int | None, float | None]
 
 
@@ -62,40 +68,62 @@ class Summary:
         return asdict(self)
 
 
-def summarise(model: Model, sae: SAE, run: Run, progress: Callable[[int, int], None] | None = None) -> Summary:
+def summarise(
+    model: Model,
+    sae: SAE,
+    run: Run,
+    progress: Callable[[int, int], None] | None = None,
+    on: On = LOCAL,
+    say: Say = lambda _: None,
+) -> Summary:
     """Read the texts of a sweep back; write `measures-*.parquet` beside its rows, `summary.json` and `summary.svg`.
 
-    Measures that are there already are kept, so this too goes on where it was interrupted. `progress` is called with
-    the number of texts read and of all.
+    A part of rows is a unit here too, so this goes on where it was interrupted, and can be done `on` Ray. `progress` is
+    called with the number of texts read and of all.
     """
-    import pyarrow.parquet as pq
-
     found: dict[_Key, list[dict[str, Any]]] = defaultdict(list)
-    done = 0
-    for path in sorted(run.folder.glob("rows-*.parquet")):
-        rows = pq.read_table(path).to_pylist()
-        kept = path.with_name(path.name.replace("rows-", "measures-"))
-        if not kept.exists():
-            _write_measures(kept, _measure(model, sae, run.spec.features, rows))
-        for row, measures in zip(rows, pq.read_table(kept).to_pylist(), strict=True):
+    read = 0
+    units = [Unit(name.removesuffix(".parquet").replace("rows-", "measures-"), name) for name in parts_of(run.folder)]
+    reader = _Reader(model, sae, run)
+    for done in run_units(reader.open, units, RunFolder(run.folder, SWEEP.name), on, say=say):
+        rows = read_part(run.folder, done.unit.work)
+        for row, measures in zip(rows, read_part(run.folder, part_name(done.unit.id)), strict=True):
             found[row["op"], row["feature"], row["strength"]].append(measures)
-        done += len(rows)
+        read += len(rows)
         if progress is not None:
-            progress(done, run.rows)
+            progress(read, run.rows)
     summary = _summary(run.spec, found)
-    write_json(run.folder / "summary.json", summary.as_dict())
-    draw(run.folder / "summary.svg", _picture(run.spec, summary), "feature")
+    run.folder.write_json("summary.json", summary.as_dict())
+    run.folder.write("summary.svg", svg(_picture(run.spec, summary), "feature"))
     return summary
+
+
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    """How a worker reads texts back."""
+
+    model: Model
+    sae: SAE
+    run: Run
+
+    @contextmanager
+    def open(self) -> Iterator[Do]:
+        from trimtab.lm.packed import packed_layers
+
+        with packed_layers(self.model):
+            yield self.part
+
+    def part(self, unit: Unit, _tell: Tell) -> Part:
+        rows = read_part(self.run.folder, unit.work)
+        measures = _measure(self.model, self.sae, self.run.spec.features, rows)
+        return Part({part_name(unit.id): table_bytes(_MEASURES, measures)})
 
 
 def _measure(model: Model, sae: SAE, features: Sequence[int], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Per text: mean activation and share of firing tokens of every feature of the grid, and nats per token."""
-    from trimtab.lm.packed import packed_layers
-
     ids, starts = [row["token_ids"] for row in rows], [row["generated_from"] for row in rows]
-    with packed_layers(model):
-        activations = trace(model, sae, features, ids)
-        likely = log_likelihoods(model, ids, starts)
+    activations = trace(model, sae, features, ids)
+    likely = log_likelihoods(model, ids, starts)
     out = []
     for row, f, said in zip(rows, activations, likely, strict=True):
         generated = f[row["generated_from"] - bos_length(model, row["token_ids"]) :]
@@ -109,18 +137,6 @@ def _measure(model: Model, sae: SAE, features: Sequence[int], rows: list[dict[st
             }
         )
     return out
-
-
-def _write_measures(path: Path, measures: list[dict[str, Any]]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    many = pa.list_(pa.float32())
-    schema = pa.schema(
-        {"row": pa.int64(), "tokens": pa.int32(), "activation": many, "firing": many, "log_likelihood": pa.float64()}
-    )
-    with write_file(path) as part:
-        pq.write_table(pa.Table.from_pylist(measures, schema), part, compression="zstd")
 
 
 def _summary(spec: SweepSpec, found: dict[_Key, list[dict[str, Any]]]) -> Summary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -34,7 +35,13 @@ class Panel:
 
 
 def draw(path: str | PathLike[str], columns: Sequence[Sequence[Panel]], legend: str = "") -> None:
-    """Write an SVG with one column of panels each; the curves of a row of panels share its vertical scale.
+    """Write the picture to a file."""
+    with write_file(path) as part:
+        part.write_bytes(svg(columns, legend))
+
+
+def svg(columns: Sequence[Sequence[Panel]], legend: str = "") -> bytes:
+    """An SVG with one column of panels each; the curves of a row of panels share its vertical scale.
 
     `legend` is what the labels of the curves are. The same numbers give the same file.
     """
@@ -53,8 +60,9 @@ def draw(path: str | PathLike[str], columns: Sequence[Sequence[Panel]], legend: 
         handles, labels = axes[0][0].get_legend_handles_labels()
         if 1 < len(labels) <= 16:
             figure.legend(handles, labels, loc="outside right center", frameon=False, title=legend or None)
-        with write_file(path) as part:
-            figure.savefig(part, format="svg", metadata={"Date": None})
+        file = io.BytesIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
 
 
 def _panel(ax: object, panel: Panel, *, outer: bool) -> None:

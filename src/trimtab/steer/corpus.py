@@ -2,8 +2,8 @@
 
     draw(model, CorpusSpec(texts=1000, sampling=Sampling(max_new_tokens=96)), "runs/corpus")
 
-The folder holds `corpus.json` (what was asked, of which model) and `rows-00000.parquet`, ... with a row for each text;
-`steer/parts.py` says how they are written. `trimtab index build` and `trimtab train` read the parts.
+The folder is a run folder (`scale/folder.py`) with `rows-00000.parquet`, ... and in them a row for each
+text. `trimtab index build` and `trimtab train` read the parts.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
 from trimtab.errors import InputError
+from trimtab.scale.run import LOCAL, On, Say
+from trimtab.scale.store import Store
 from trimtab.spec import Sampling, Spec
 from trimtab.steer.parts import Cost, Job, about_model, choose_batch
-from trimtab.steer.run_folder import CORPUS, FORMAT, read_manifest, refuse_another
+from trimtab.steer.run_folder import CORPUS
 
 if TYPE_CHECKING:
     from trimtab.lm.decode import Progress, Row, Written
@@ -50,24 +51,31 @@ class CorpusSpec(Spec):
 def draw(
     model: Model,
     spec: CorpusSpec,
-    folder: str | PathLike[str],
+    folder: str | PathLike[str] | Store,
     *,
     batch_size: int | None = None,
+    on: On = LOCAL,
     progress: Callable[[Progress], None] | None = None,
+    say: Say = lambda _: None,
 ) -> None:
-    """Write the texts that `folder` does not have yet; a complete folder is left as it is.
+    """Write the texts that `folder` does not have yet; a complete folder is left as it is. As `sweep` has them:
+    `folder`, `on` and `say`.
 
     Each row has `text` (opener and continuation), `source` (the opener), `prompt`, `seed`, `sample`, `token_ids` (the
     continuation from `generated_from` on), `finished` and `model` (its fingerprint). Raises `InputError` for the opener
     "" with a model that has no BOS, and for openers that `generate` refuses; `MismatchError` when the folder holds
     another corpus.
     """
-    _job(model, spec, Path(folder), batch_size).write(progress)
+    there = CORPUS.folder(folder)
+    _job(model, spec, there.manifest(), batch_size).write(there, progress, on, say)
 
 
-def estimate(model: Model, spec: CorpusSpec, folder: str | PathLike[str], *, batch_size: int | None = None) -> Cost:
+def estimate(
+    model: Model, spec: CorpusSpec, folder: str | PathLike[str] | Store, *, batch_size: int | None = None
+) -> Cost:
     """What `draw` would still have to do, at the rate of a few steps of its first batch. Writes nothing."""
-    return _job(model, spec, Path(folder), batch_size).cost()
+    there = CORPUS.folder(folder)
+    return _job(model, spec, there.manifest(), batch_size).cost(there)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,23 +116,19 @@ class _Texts:
         ]
 
 
-def _job(model: Model, spec: CorpusSpec, folder: Path, batch_size: int | None) -> Job:
+def _job(model: Model, spec: CorpusSpec, found: dict[str, Any] | None, batch_size: int | None) -> Job:
     new = spec.sampling.max_new_tokens
     prompts = {prompt: _ids(model, prompt, new) for prompt in spec.prompts}
-    found = read_manifest(folder, CORPUS)
     batch_size = choose_batch(model, max(map(len, prompts.values())) + new, spec.texts, batch_size, found)
     manifest = {
-        "format": FORMAT,
         "spec": spec.model_dump(mode="json"),
         "model": about_model(model),
         "device": model.device.type,
         "batch_size": batch_size,
         "rows": spec.texts,
     }
-    if found is not None:
-        refuse_another(folder, CORPUS, found, manifest)
     texts = _Texts(model, spec, prompts)
-    return Job(model, folder, CORPUS, manifest, spec.texts, new, batch_size, texts.rows, texts.records)
+    return Job(model, CORPUS, manifest, spec.texts, new, batch_size, texts.rows, texts.records)
 
 
 def _ids(model: Model, prompt: str, new: int) -> tuple[int, ...]:

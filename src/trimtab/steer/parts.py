@@ -1,22 +1,24 @@
-"""Texts written to a folder in parts that survive being killed: what sweeps and corpora have in common.
+"""Texts written to a run folder in parts: what sweeps and corpora have in common.
 
-A part is always made of the same rows in the same batches and is renamed into place when it is complete, so a run that
-was killed goes on after its last part and ends with the very rows that it would have had.
+A part is a unit of `trimtab.scale`: always made of the same rows in the same batches, so a run that was killed goes on
+after its last part and ends with the very rows that it would have had, on whatever machines.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtab.errors import FileError, InputError
-from trimtab.files import write_json
-from trimtab.steer.run_folder import Kind, part_name, rows_of, write_part
+from trimtab.errors import InputError
+from trimtab.scale.folder import RunFolder, refuse_another
+from trimtab.scale.run import LOCAL, On, Say, run_units
+from trimtab.scale.unit import Do, Part, Tell, Unit
+from trimtab.steer.run_folder import Kind, part_name, table_bytes
 
 if TYPE_CHECKING:
     from trimtab.lm.decode import Progress, Row, Written
@@ -41,12 +43,11 @@ class Cost:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """`n_rows` texts of up to `new_tokens` tokens for `folder`. `rows(span)` says how the texts of a span of row
-    numbers are drawn, `records(span, rows, written)` what is stored of them.
+    """`n_rows` texts of up to `new_tokens` tokens. `rows(span)` says how the texts of a span of row numbers are drawn,
+    `records(span, rows, written)` what is stored of them. A job pickles, so that workers elsewhere have it too.
     """
 
     model: Model
-    folder: Path
     kind: Kind
     manifest: dict[str, Any]
     n_rows: int
@@ -55,73 +56,98 @@ class Job:
     rows: Callable[[range], list[Row]]
     records: Callable[[range, list[Row], list[Written]], list[dict[str, Any]]]
 
-    def span(self, part: int) -> range:
-        """The row numbers of a part."""
+    def units(self) -> list[Unit]:
+        """One for each part, in the order of the rows; their work is the span of row numbers."""
         size = self.batch_size * _BATCHES_PER_PART
-        return range(part * size, min((part + 1) * size, self.n_rows))
+        spans = (range(start, min(start + size, self.n_rows)) for start in range(0, self.n_rows, size))
+        return [Unit(f"rows-{part:05d}", span) for part, span in enumerate(spans)]
 
-    def missing(self) -> list[int]:
-        """Parts still to write. Raises `FileError` for one that is there and damaged."""
-        parts = range(-(-self.n_rows // (self.batch_size * _BATCHES_PER_PART)))
-        there = {part for part in parts if (self.folder / part_name(part)).exists()}
-        for part in there:
-            path = self.folder / part_name(part)
-            if rows_of(path) != len(self.span(part)):
-                raise FileError(f"{path} is damaged: remove it, and it will be written again.")
-        return [part for part in parts if part not in there]
+    @contextmanager
+    def open(self) -> Iterator[Do]:
+        """What a worker holds is the job itself, with its model."""
+        yield self.part
 
-    def write(self, progress: Callable[[Progress], None] | None = None) -> None:
-        """Write the manifest and the missing parts. What `progress` gets is about the whole run."""
-        from trimtab.lm.decode import Progress
-
-        write_json(self.folder / self.kind.manifest, self.manifest)
-        left = self.missing()
-        done, tokens = self.n_rows - sum(len(self.span(part)) for part in left), 0
-        began = time.monotonic()
-        for part in left:
-            after = self.n_rows - done - len(self.span(part))
-
-            def show(now: Progress, done: int = done, tokens: int = tokens, after: int = after) -> None:
-                if progress is not None:
-                    rest = now.left + after * self.new_tokens
-                    elapsed = time.monotonic() - began
-                    progress(Progress(done + now.done, self.n_rows, tokens + now.tokens, rest, elapsed))
-
-            tokens += self._write_one(part, show)
-            done += len(self.span(part))
-
-    def _write_one(self, part: int, progress: Callable[[Progress], None]) -> int:
-        """Write one part; the number of tokens that it took."""
+    def part(self, unit: Unit, tell: Tell) -> Part:
+        """Write the texts of one part; `tell` gets the `Progress` of this part."""
         from trimtab.lm.decode import decode
 
-        span = self.span(part)
-        rows = self.rows(span)
-        written = decode(self.model, rows, batch_size=self.batch_size, stops=self.model.eos_ids, progress=progress)
-        write_part(self.folder / part_name(part), self.kind, self.records(span, rows, written))
-        return sum(len(one.tokens) for one in written)
+        rows = self.rows(unit.work)
+        written = decode(self.model, rows, batch_size=self.batch_size, stops=self.model.eos_ids, progress=tell)
+        records = self.records(unit.work, rows, written)
+        tokens = sum(len(one.tokens) for one in written)
+        facts = {"rows": len(rows), "tokens": tokens}
+        return Part({part_name(unit.id): table_bytes(self.kind, records)}, facts)
 
-    def cost(self) -> Cost:
+    def write(
+        self,
+        folder: RunFolder,
+        progress: Callable[[Progress], None] | None = None,
+        on: On = LOCAL,
+        say: Say = lambda _: None,
+    ) -> None:
+        """Write the manifest and the missing parts. What `progress` gets is about the whole run."""
+        for note in folder.begin({**self.manifest, "units": len(self.units())}):
+            say(note)
+        shown = _Shown(self, progress)
+        for done in run_units(self.open, self.units(), folder, on, tell=shown.news, say=say):
+            shown.done(len(done.unit.work), done.entry.facts["tokens"] if done.fresh else 0)
+
+    def left(self, folder: RunFolder) -> list[Unit]:
+        """The units still to do. Raises `MismatchError` when the folder holds another run."""
+        found = folder.manifest()
+        if found is None:
+            return self.units()
+        refuse_another(folder.store, found, {**found, **self.manifest})
+        there = {unit for unit, entry in folder.entries().items() if not folder.wrong(entry)}
+        return [unit for unit in self.units() if unit.id not in there]
+
+    def cost(self, folder: RunFolder) -> Cost:
         """What `write` would still have to do, at the rate of a few steps of its first batch. Writes nothing."""
-        left = self.missing()
+        left = self.left(folder)
         if not left:
             return Cost(0, 0, 0.0)
-        rows = sum(len(self.span(part)) for part in left)
+        rows = sum(len(unit.work) for unit in left)
         return Cost(rows, rows * self.new_tokens, self._rate(left[0]))
 
-    def _rate(self, part: int) -> float:
+    def _rate(self, unit: Unit) -> float:
         """Tokens per second of a few steps of a part's first batch, the prompts' pass spread over full texts."""
         from trimtab.lm.decode import decode
 
         steps = min(6, self.new_tokens)
         rows = [
             replace(row, sampling=row.sampling.model_copy(update={"max_new_tokens": steps}))
-            for row in self.rows(self.span(part)[: self.batch_size])
+            for row in self.rows(unit.work[: self.batch_size])
         ]
         times: list[float] = []
         decode(self.model, rows, batch_size=self.batch_size, progress=lambda now: times.append(now.seconds))
         more = [after - before for before, after in pairwise(times)]
         step = statistics.median(more) if more else 0.0
         return len(rows) * self.new_tokens / (times[0] + step * (self.new_tokens - 1))
+
+
+class _Shown:
+    """How far the whole run is, from news of one part and from parts that are done."""
+
+    def __init__(self, job: Job, progress: Callable[[Progress], None] | None) -> None:
+        self.job, self.progress = job, progress
+        self.began = time.monotonic()
+        self.rows = self.tokens = 0
+
+    def news(self, now: Progress) -> None:
+        size = min(self.job.batch_size * _BATCHES_PER_PART, self.job.n_rows - self.rows)
+        self._show(now.done, now.tokens, now.left + (self.job.n_rows - self.rows - size) * self.job.new_tokens)
+
+    def done(self, rows: int, tokens: int) -> None:
+        self.rows, self.tokens = self.rows + rows, self.tokens + tokens
+        if tokens:
+            self._show(0, 0, (self.job.n_rows - self.rows) * self.job.new_tokens)
+
+    def _show(self, rows: int, tokens: int, left: int) -> None:
+        if self.progress is not None:
+            from trimtab.lm.decode import Progress
+
+            seconds = time.monotonic() - self.began
+            self.progress(Progress(self.rows + rows, self.job.n_rows, self.tokens + tokens, left, seconds))
 
 
 def choose_batch(model: Model, longest: int, n_rows: int, asked: int | None, found: dict[str, Any] | None) -> int:

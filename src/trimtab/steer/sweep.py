@@ -3,9 +3,8 @@
     spec = SweepSpec(prompts=("Once upon a time",), features=(123, 77), strengths=(0.5, 1, 2), seeds=(0, 1, 2, 3))
     sweep(model, sae, spec, "runs/first")
 
-The folder holds `sweep.json` (what was asked, of which model and SAE) and `rows-00000.parquet`, `rows-00001.parquet`,
-... in the order of the grid, one row for each text (`steer/parts.py` says how they are written). The unsteered texts of
-the same prompts and seeds come first.
+The folder is a run folder (`scale/folder.py`) with `rows-00000.parquet`, `rows-00001.parquet`, ... in the order of the
+grid, one row for each text. The unsteered texts of the same prompts and seeds come first.
 """
 
 from __future__ import annotations
@@ -14,16 +13,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtab.errors import InputError
 from trimtab.sae.load import check_fits
+from trimtab.scale.run import LOCAL, On, Say
+from trimtab.scale.store import Store
 from trimtab.steer.generate import check_scopes
 from trimtab.steer.grid import Cell, SweepSpec, recipe_of
 from trimtab.steer.neutral import NEUTRAL
 from trimtab.steer.parts import Cost, Job, about_model, choose_batch
-from trimtab.steer.run_folder import FORMAT, SWEEP, Run, read_manifest, refuse_another
+from trimtab.steer.run_folder import SWEEP, Run
 from trimtab.steer.strength import crossing, rough_costs, scaled
 
 if TYPE_CHECKING:
@@ -39,20 +39,24 @@ def sweep(
     model: Model,
     sae: SAE,
     spec: SweepSpec,
-    folder: str | PathLike[str],
+    folder: str | PathLike[str] | Store,
     *,
     batch_size: int | None = None,
+    on: On = LOCAL,
     progress: Callable[[Progress], None] | None = None,
+    say: Say = lambda _: None,
 ) -> Run:
     """Write the texts of the grid that `folder` does not have yet; a complete folder is left as it is.
 
-    `batch_size` None chooses from the free memory, or takes that of the folder: rows are the same to the last bit only
-    in the same batches. Raises `MismatchError` when the folder holds another sweep, saying what differs, and what
-    `generate` raises.
+    `folder` is a path or an address such as s3://bucket/folder. `on` says where the texts are written, here or by
+    several workers; they are the same. `say` is told what a person should know, such as that a damaged part is written
+    again. `batch_size` None chooses from the free memory, or takes that of the folder: rows are the same to the last
+    bit only in the same batches. Raises `MismatchError` when the folder holds another sweep, saying what differs, and
+    what `generate` raises.
     """
-    job = _job(model, sae, spec, Path(folder), batch_size)
-    job.write(progress)
-    return Run(job.folder, spec, spec.n_rows, spec.n_rows)
+    there = SWEEP.folder(folder)
+    _job(model, sae, spec, there.manifest(), batch_size).write(there, progress, on, say)
+    return Run(there.store, spec, spec.n_rows, spec.n_rows)
 
 
 def with_strengths(model: Model, sae: SAE, spec: SweepSpec, count: int = 5) -> SweepSpec:
@@ -80,10 +84,11 @@ def with_strengths(model: Model, sae: SAE, spec: SweepSpec, count: int = 5) -> S
 
 
 def estimate(
-    model: Model, sae: SAE, spec: SweepSpec, folder: str | PathLike[str], *, batch_size: int | None = None
+    model: Model, sae: SAE, spec: SweepSpec, folder: str | PathLike[str] | Store, *, batch_size: int | None = None
 ) -> Cost:
     """What `sweep` would still have to do, at the rate of a few steps of its first batch. Writes nothing."""
-    return _job(model, sae, spec, Path(folder), batch_size).cost()
+    there = SWEEP.folder(folder)
+    return _job(model, sae, spec, there.manifest(), batch_size).cost(there)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +137,7 @@ class _Grid:
         ]
 
 
-def _job(model: Model, sae: SAE, spec: SweepSpec, folder: Path, batch_size: int | None) -> Job:
+def _job(model: Model, sae: SAE, spec: SweepSpec, found: dict[str, Any] | None, batch_size: int | None) -> Job:
     """Everything checked that can be checked before the first text is written."""
     check_fits(sae, model)
     new = spec.sampling.max_new_tokens
@@ -141,10 +146,8 @@ def _job(model: Model, sae: SAE, spec: SweepSpec, folder: Path, batch_size: int 
         recipe = recipe_of(op, sae, dict.fromkeys(spec.features, spec.strengths[0]), spec)
         for ids in prompts.values():
             check_scopes(recipe, len(ids), new)
-    found = read_manifest(folder, SWEEP)
     batch_size = choose_batch(model, max(map(len, prompts.values())) + new, spec.n_rows, batch_size, found)
     manifest = {
-        "format": FORMAT,
         "spec": spec.model_dump(mode="json"),
         "model": about_model(model),
         "sae": {"name": sae.name, "fingerprint": sae.fingerprint, "site": str(sae.site)},
@@ -152,7 +155,5 @@ def _job(model: Model, sae: SAE, spec: SweepSpec, folder: Path, batch_size: int 
         "batch_size": batch_size,
         "rows": spec.n_rows,
     }
-    if found is not None:
-        refuse_another(folder, SWEEP, found, manifest)
     grid = _Grid(model, sae, spec, prompts)
-    return Job(model, folder, SWEEP, manifest, spec.n_rows, new, batch_size, grid.rows, grid.records)
+    return Job(model, SWEEP, manifest, spec.n_rows, new, batch_size, grid.rows, grid.records)

@@ -1,0 +1,93 @@
+"""On Ray: the bytes of a local run, and a worker that dies costs its unit only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimtab.errors import InputError, UnsupportedError, WorkerError
+from trimtab.evidence.sweep import summarise
+from trimtab.scale.folder import RunFolder
+from trimtab.scale.run import On, run_units
+from trimtab.scale.store import open_store
+from trimtab.scale.unit import Do, Part, Tell, Unit
+from trimtab.spec import Sampling
+from trimtab.steer.grid import SweepSpec
+from trimtab.steer.sweep import sweep
+from trimtab.testing.planted import planted_world
+
+from .conftest import content
+
+SPEC = SweepSpec(
+    prompts=("ab", "some longer prompt"), features=(3, 17), strengths=(2.0, -1.0), ops=("add", "clamp"), seeds=(0, 4),
+    sampling=Sampling(max_new_tokens=7),
+)  # fmt: skip
+TWO = On("ray", 2)
+
+
+@contextmanager
+def mortal() -> Iterator[Do]:
+    """A worker that dies over a unit as often as the unit says, and fails over one that says -1."""
+
+    def do(unit: Unit, _tell: Tell) -> Part:
+        deaths, mark = unit.work
+        if deaths < 0:
+            raise InputError(f"{unit.id} cannot be done")
+        seen = sorted(Path(mark).glob(f"{unit.id}.*"))
+        if len(seen) < deaths:
+            (Path(mark) / f"{unit.id}.{len(seen)}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Part({f"{unit.id}.txt": unit.id.encode()})
+
+    yield do
+
+
+def run(cluster: Any, folder: Path, deaths: dict[int, int]) -> tuple[list[str], list[str]]:
+    """(ids in the order in which they were named, what was said)."""
+    cluster.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    folder.mkdir(exist_ok=True)
+    units = [Unit(f"u-{i:02d}", (deaths.get(i, 0), str(folder))) for i in range(12)]
+    said: list[str] = []
+    done = run_units(mortal, units, RunFolder(open_store(folder / "run"), "units"), TWO, say=said.append)
+    return [one.unit.id for one in done], said
+
+
+def test_a_sweep_and_its_summary_on_an_object_store_have_the_bytes_of_a_local_run(
+    cluster: Any, tmp_path: Path, s3: str
+) -> None:
+    world = planted_world()
+    for place, on in ((str(tmp_path), On()), (f"{s3}/sweep", TWO)):
+        summarise(world.model, world.sae, sweep(world.model, world.sae, SPEC, place, batch_size=4, on=on), on=on)
+    here = content(tmp_path)
+    assert len(here) == 3 + 2 * 2 * 5
+    assert {name: open_store(f"{s3}/sweep").read(name) for name in here} == here
+
+
+def test_a_worker_that_dies_costs_its_unit_only(cluster: Any, tmp_path: Path) -> None:
+    named, said = run(cluster, tmp_path, {3: 1, 4: 2})
+    assert named == [f"u-{i:02d}" for i in range(12)]
+    assert sorted(said) == [f"a worker died over u-{i:02d}, which is done again" for i in (3, 4, 4)]
+    assert len(content(tmp_path / "run")) == 2 * 12
+
+
+def test_a_unit_that_kills_every_worker_and_one_that_fails_end_the_run(cluster: Any, tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match="died 3 times over the unit u-01"):
+        run(cluster, tmp_path / "kills", {1: 9})
+    with pytest.raises(InputError, match="u-02 cannot be done"):
+        run(cluster, tmp_path / "fails", {2: -1})
+    assert "u-00.txt" in content(tmp_path / "fails" / "run")
+
+
+def test_what_ray_cannot_do(cluster: Any) -> None:
+    units = [Unit("a", (0, ""))]
+    with pytest.raises(UnsupportedError, match="memory of this process"):
+        list(run_units(mortal, units, RunFolder(open_store("memory://x"), "units"), TWO))
+    with pytest.raises(InputError, match="2 processors, not 3 workers"):
+        list(run_units(mortal, units, RunFolder(open_store("/tmp"), "units"), On("ray", 3, 1)))

@@ -1,0 +1,68 @@
+"""A store is the same wherever it is, and never shows a half of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimtab.errors import FileError, StorageError, UnsupportedError
+from trimtab.scale.store import open_store
+
+
+@pytest.mark.parametrize("place", ["local", "memory", "s3"])
+def test_files_come_back_and_are_listed_in_order(place: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    address = {"local": str(tmp_path / "run"), "memory": f"memory://{tmp_path.name}"}
+    at = f"{request.getfixturevalue('s3')}/store" if place == "s3" else address[place]
+    store = open_store(at)
+    assert (store.names(), store.folders(), store.exists("b.bin")) == ([], [], False)
+    for name, value in (("b.bin", b"two"), ("a.bin", b"one"), ("ledger/x.json", b"{}"), (".hidden", b"")):
+        store.write(name, value)
+    store.write("b.bin", b"three")
+    assert (store.read("b.bin"), store.read("a.bin")) == (b"three", b"one")
+    assert (store.names(), store.names("b*"), store.names("ledger/*.json")) == (
+        ["a.bin", "b.bin"], ["b.bin"], ["ledger/x.json"],
+    )  # fmt: skip
+    assert store.folders() == ["ledger"]
+    assert (store / "ledger").read_json("x.json") == {}
+    with pytest.raises(FileError, match=r"No such file: .*none"):
+        store.read("none")
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(tmp_path)
+    store.write("a.bin", b"old")
+
+    def full(_self: Path, _content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StorageError, match="disk is full"):
+        store.write("a.bin", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+    assert store.read("a.bin") == b"old"
+
+
+def test_what_is_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnsupportedError, match="nowhere:// is not a place"):
+        open_store("nowhere://x")
+    monkeypatch.setitem(__import__("sys").modules, "obstore.fsspec", None)
+    from trimtab.scale.store import _filesystem
+
+    _filesystem.cache_clear()
+    with pytest.raises(UnsupportedError, match=r"pip install 'trimtab\[scale\]'"):
+        open_store("s3://bucket/run")
+    _filesystem.cache_clear()
+
+
+def test_a_server_that_is_gone_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trimtab.scale import store as module
+
+    class Gone:
+        def cat_file(self, _path: str) -> Any:
+            raise RuntimeError("connection refused\nlong story")
+
+    monkeypatch.setattr(module, "_filesystem", lambda _protocol: Gone())
+    with pytest.raises(StorageError, match=r"s3://b/run/x cannot be read: connection refused$"):
+        open_store("s3://b/run").read("x")
