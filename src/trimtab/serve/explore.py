@@ -20,7 +20,7 @@ from trimtab.lm.pieces import pieces
 from trimtab.lm.reading import bos_length
 from trimtab.sae.sae import SAE
 from trimtab.serve.body import Body
-from trimtab.serve.described import POSTED, documented, example
+from trimtab.serve.described import WRITTEN, documented, example
 from trimtab.serve.explore_responses import Cards, ContrastTexts, FeatureMap, Features, Readings, Start
 from trimtab.serve.limits import ApiError
 from trimtab.serve.service import Service
@@ -171,7 +171,7 @@ def router(service: Service) -> APIRouter:
                 mapped.append(_map(known))
         return JSONResponse(mapped[0])
 
-    @routes.post("/api/readings", responses=documented("What is read.", Readings, (404, *POSTED)))
+    @routes.post("/api/readings", responses=documented("What is read.", Readings, WRITTEN))
     async def readings(body: ReadingsRequest) -> JSONResponse:
         """How strongly chosen features fire on each token of texts, read by the unsteered model.
 

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from trimtab.index.search import find, firing
 from trimtab.index.store import Index
 from trimtab.serve.body import Body
-from trimtab.serve.described import POSTED, documented, example
+from trimtab.serve.described import WRITTEN, documented, example
 from trimtab.serve.feature_responses import ActivationsFound, Feature, Hits
 from trimtab.serve.limits import ApiError
 from trimtab.serve.service import Service
@@ -56,7 +56,7 @@ def router(service: Service) -> APIRouter:
         with service.index_lock:
             return JSONResponse(asdict(known.feature(number)))
 
-    @routes.post("/api/activations", responses=documented("What fires.", ActivationsFound, (404, *POSTED)))
+    @routes.post("/api/activations", responses=documented("What fires.", ActivationsFound, WRITTEN))
     async def activations(body: ActivationsRequest) -> JSONResponse:
         """The tokens of a text and the features that fire in it, each with its activation on every token."""
         sae = next(iter(service.saes.values()), None)

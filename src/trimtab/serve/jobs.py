@@ -109,7 +109,11 @@ class Jobs:
             self.jobs[job.id] = job
             while len(self.jobs) > _KEPT:
                 del self.jobs[next(iter(self.jobs))]
-        self.service.worker.call(lambda: self._do(job, work))
+        try:
+            self.service.worker.call(lambda: self._do(job, work))
+        except ApiError:
+            del self.jobs[job.id]
+            raise
         return JSONResponse(job.describe(), 202)
 
     def get(self, name: str) -> Job:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from trimtab.spec import Spec
 
+CLOSING = "The server is shutting down; this text is not finished."
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -54,6 +55,11 @@ class ApiError(HTTPException):
 def full() -> ApiError:
     """The answer when no more texts may wait."""
     return ApiError(503, "The server is full: too many texts are waiting. Try again later.", code="full", retry_after=2)
+
+
+def closing() -> ApiError:
+    """The answer when the server has been told to stop."""
+    return ApiError(503, "The server is shutting down.", code="closing", retry_after=10)
 
 
 def late(seconds: float) -> ApiError:

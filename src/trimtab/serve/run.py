@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
@@ -14,6 +16,7 @@ from trimtab.serve.guard import LOCAL
 
 KEY_VARIABLE = "TRIMTAB_API_KEY"
 SHORTEST_KEY = 16
+_CLOSING = 5  # seconds after the grace in which connections end; those that do not are cut
 
 
 def is_loopback(host: str) -> bool:
@@ -51,7 +54,22 @@ def listen(app: FastAPI, host: str, port: int, *, grace: float, ready: Callable[
     with listener:
         name = f"[{host}]" if ":" in host else host
         ready(f"http://{name}:{listener.getsockname()[1]}")
+        cut = int(grace) + _CLOSING
         config = uvicorn.Config(
-            app, log_level="warning", server_header=False, timeout_graceful_shutdown=int(grace) + 1, lifespan="on"
+            app, log_level="warning", server_header=False, timeout_graceful_shutdown=cut, lifespan="on"
         )  # fmt: skip
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, partial(app.state.service.worker.stop, grace)).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Lets the worker finish, or end its texts with an error, while the answers under way are still being sent."""
+
+    def __init__(self, config: uvicorn.Config, stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.stop = stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called at SIGINT and SIGTERM."""
+        stopping = asyncio.create_task(asyncio.to_thread(self.stop))
+        await super().shutdown(sockets)
+        await stopping

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from starlette.concurrency import run_in_threadpool
 
 from trimtab.lm.rows import Drawn, Row
-from trimtab.serve.limits import ApiError, Limits, late
+from trimtab.serve.limits import CLOSING, ApiError, Limits, late
 from trimtab.spec import Sampling
 from trimtab.steer.generate import plan
 
@@ -163,4 +163,4 @@ def broken(why: str) -> ApiError:
             code="not_finite",
             param="steering",
         )
-    return ApiError(503, why, code="failed", retry_after=1)
+    return ApiError(503, why, code="closing" if why == CLOSING else "failed", retry_after=1)

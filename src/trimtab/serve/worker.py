@@ -15,13 +15,14 @@ from trimtab.errors import TrimtabError
 from trimtab.lm.engine import Engine, is_edited
 from trimtab.lm.packed import packed_layers
 from trimtab.lm.rows import Drawn, Row
-from trimtab.serve.limits import Limits, full
+from trimtab.serve.limits import CLOSING, Limits, closing, full
 
 if TYPE_CHECKING:
     from trimtab.lm.model import Model
 
 T = TypeVar("T")
 Tell = Callable[[int, Drawn], None]
+_LAST = 2.0  # seconds in which the thread ends after what is left was stopped
 _log = logging.getLogger("trimtab.serve")
 
 
@@ -59,21 +60,31 @@ class Worker:
         self.thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Finish what is under way, for at most this long; what is left then ends with an error."""
-        self.stopping = True
-        self.inbox.put(lambda: None)
+        """Take nothing more, and finish what is under way, for at most this long; what is left then ends with an error.
+
+        Long work that does not come to its next report of progress meanwhile is left to end with the process.
+        """
+        with self.lock:
+            if self.stopping:
+                return
+            self.stopping = True
+            self.inbox.put(lambda: None)
         self.thread.join(seconds)
-        self.inbox.put(lambda: self._fail("The server is shutting down."))
-        self.thread.join(seconds + 5)
+        self.inbox.put(lambda: self._fail(CLOSING))
+        self.thread.join(_LAST)
+        for handle, ticket in list(self.tickets.items()):  # the thread is stuck in something long
+            ticket.tell(ticket.handles[handle], Drawn(handle, None, "error", CLOSING))
 
     def submit(self, rows: Sequence[Row], tell: Tell) -> Ticket:
-        """Let these rows be written. Raises `ApiError` (503) when too many are waiting."""
+        """Let these rows be written. Raises `ApiError` (503) when too many are waiting, and when the server stops."""
+        ticket = Ticket(rows, tell)
         with self.lock:
-            if self.stopping or self.rows + len(rows) > self.limits.slots + self.limits.queue:
+            if self.stopping:
+                raise closing()
+            if self.rows + len(rows) > self.limits.slots + self.limits.queue:
                 raise full()
             self.rows += len(rows)
-        ticket = Ticket(rows, tell)
-        self.inbox.put(lambda: self._add(ticket))
+            self.inbox.put(lambda: self._add(ticket))
         return ticket
 
     def cancel(self, ticket: Ticket, number: int | None = None) -> None:
@@ -81,7 +92,7 @@ class Worker:
         self.inbox.put(lambda: self._cancel(ticket, number))
 
     def call(self, work: Callable[[], T]) -> Future[T]:
-        """Do something short with the model, between two steps."""
+        """Do something short with the model, between two steps. Raises `ApiError` (503) when the server stops."""
         future: Future[T] = Future()
 
         def do() -> None:
@@ -93,7 +104,10 @@ class Worker:
             except BaseException as error:
                 future.set_exception(error)
 
-        self.inbox.put(do)
+        with self.lock:
+            if self.stopping:
+                raise closing()
+            self.inbox.put(do)
         return future
 
     def give_way(self) -> None:
