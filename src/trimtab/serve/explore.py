@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -13,13 +14,13 @@ from starlette.responses import JSONResponse
 from trimtab import __version__
 from trimtab.errors import InputError
 from trimtab.find.sources import SHIPPED_ABOUT, shipped, shipped_names
-from trimtab.index.records import Feature
 from trimtab.index.search import find
 from trimtab.index.store import Index, titles
 from trimtab.lm.pieces import pieces
 from trimtab.lm.reading import bos_length
 from trimtab.sae.sae import SAE
 from trimtab.serve.body import Body
+from trimtab.serve.cards import cards, first_sae, make_beginning
 from trimtab.serve.described import WRITTEN, documented, example
 from trimtab.serve.explore_responses import Cards, ContrastTexts, FeatureMap, Features, Readings, Start
 from trimtab.serve.limits import ApiError
@@ -29,9 +30,6 @@ from trimtab.spec import Spec
 if TYPE_CHECKING:
     from trimtab.lm.model import Model
 
-FIRST = "bread"
-"""What the page has searched for when it opens."""
-_AROUND = 14  # tokens before and after the strongest one in a card's examples
 _ORDERS = {"number": "feature", "density": "density desc, feature", "strength": "max desc, feature"}
 Numbers = Annotated[
     Annotated[str, Query(pattern=r"^[0-9]{1,7}(,[0-9]{1,7}){0,63}$")] | None,
@@ -67,6 +65,9 @@ def router(service: Service) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["Explore"])
     mapped: list[dict[str, Any]] = []
+    once = ThreadPoolExecutor(1)
+    beginning = once.submit(make_beginning, service)  # the same for all who come, so it is made before the first does
+    once.shutdown(wait=False)
 
     def index() -> Index:
         if service.index is None:
@@ -76,28 +77,17 @@ def router(service: Service) -> APIRouter:
     @routes.get("/api/start", responses=documented("What is served.", Start))
     def start() -> JSONResponse:
         """What is served, the limits, the shipped contrast sets, and a few features to begin with."""
-        sae = _first(service)
-        beginning: dict[str, Any] = {"words": FIRST, "cards": []}
-        about: dict[str, Any] = {
+        sae, known = first_sae(service), service.index
+        about = {
             "version": __version__,
             "model": {"name": service.model.name, "layers": service.model.n_layers, "context": service.worker.longest},
             "sae": sae and {"name": sae.name, "site": str(sae.site), "features": sae.d_sae},
-            "index": None,
+            "index": known and {"about": known.describe(), "features": known.features, "map": known.has("map")},
             "sets": [{"name": name, "sides": SHIPPED_ABOUT[name]} for name in shipped_names()],
             "recipes": service.recipes.names(),
             "limits": service.limits.model_dump(include={"prompt_tokens", "max_tokens", "rows"}),
-            "example": beginning,
+            "example": beginning.result(),
         }
-        if service.index is not None:
-            with service.index_lock:
-                known = service.index
-                about["index"] = {"about": known.describe(), "features": known.features, "map": known.has("map")}
-                found = [(hit.feature, hit.why) for hit in find(known, FIRST, most=6)]
-                if not found:
-                    beginning["words"] = ""
-                    rows = known.query("select feature from features where count > 0 order by density, feature limit 6")
-                    found = [(row["feature"], "") for row in rows]
-                beginning["cards"] = cards(service, found)
         return JSONResponse(about)
 
     @routes.get("/api/sets/{name}", responses=documented("The set.", ContrastTexts, (404,)))
@@ -177,7 +167,7 @@ def router(service: Service) -> APIRouter:
 
         `share`: of the feature's largest activation on record. `tokens` and the rows of `shares` are of `text` alone.
         """
-        sae = _first(service)
+        sae = first_sae(service)
         if sae is None:
             raise ApiError(404, "This server has no SAE.", code="no_sae")
         features = list(dict.fromkeys(body.features))
@@ -193,43 +183,6 @@ def router(service: Service) -> APIRouter:
         return JSONResponse({"features": features, "readings": found})
 
     return routes
-
-
-def cards(service: Service, wanted: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
-    """Short views of features: (number, why it was found). The caller holds the index's lock."""
-    sae, known = _first(service), service.index
-    size = sae.d_sae if sae is not None else known.features if known is not None else 0
-    for number, _ in wanted:
-        if number >= size:
-            raise ApiError(404, f"There is no feature {number}; valid: 0 to {size - 1}.", param="features")
-    found = known.several([number for number, _ in wanted]) if known is not None else []
-    made = [_card(one) for one in found] or [{"feature": number} for number, _ in wanted]
-    for card, (_, why) in zip(made, wanted, strict=True):
-        card["why"] = why
-        if sae is not None and sae.max_act is not None:
-            card["max_act"] = float(sae.max_act[card["feature"]])
-    return made
-
-
-def _card(one: Feature) -> dict[str, Any]:
-    label = one.labels[0] if one.labels else None
-    return {
-        "feature": one.index,
-        "label": label.text if label else ", ".join(word.text.strip() for word in one.words[:4]),
-        "score": label.score if label else None,
-        "density": one.density,
-        "max": one.max,
-        "words": [word.text for word in one.words[:6]],
-        "promoted": [text for text, _ in one.lens.promoted[:8]] if one.lens else [],
-        "reads_writes": one.lens.reads_writes if one.lens and one.lens.output_score is not None else None,
-        "histogram": one.histogram,
-        "examples": [_example(example) for example in one.examples if example.kind == "top"][:3],
-    }
-
-
-def _example(one: Any) -> dict[str, Any]:
-    part = slice(max(0, one.at - _AROUND), one.at + _AROUND)
-    return {"tokens": one.tokens[part], "values": one.values[part]}
 
 
 def _ids(model: Model, one: Passage) -> tuple[list[int], list[int]]:
@@ -270,7 +223,3 @@ def _map(index: Index) -> dict[str, Any]:
         "colours": COLOURS,
         "loose": LOOSE,
     }
-
-
-def _first(service: Service) -> SAE | None:
-    return next(iter(service.saes.values()), None)

@@ -25,7 +25,7 @@ def write(page: Page, prompt: str = PROMPT, samples: int = 2, tokens: int = 12) 
     page.get_by_label("Prompt", exact=True).fill(prompt)
     page.get_by_label("Samples", exact=True).fill(str(samples))
     page.locator("#write").get_by_label("Tokens", exact=True).fill(str(tokens))
-    page.get_by_role("button", name="Write").click()
+    page.locator("#write button.main").click()
     expect(page.locator("#said")).to_have_text("All texts are written.")
 
 
@@ -139,7 +139,7 @@ def test_from_a_contrast_to_a_shared_link(opened: Opened, world: PlantedWorld, s
     assert other.get_by_label("Prompt", exact=True).input_value() == PROMPT
     assert other.locator("input.exact").input_value() == "2"
     assert other.get_by_label("Texts that show it").input_value().split("\n") == world.texts("fire", 30)
-    other.get_by_role("button", name="Write").click()
+    other.locator("#write button.main").click()
     expect(other.locator("#said")).to_have_text("All texts are written.")
     assert texts(other, "steered") == steered
 
@@ -209,12 +209,12 @@ def test_writing_is_stopped_and_problems_are_told_as_the_server_says_them(opened
     page.get_by_label("Prompt", exact=True).fill(PROMPT)
     page.locator("#write").get_by_label("Samples", exact=True).fill("8")
     page.locator("#write").get_by_label("Tokens", exact=True).fill("150")
-    page.get_by_role("button", name="Write").click()
+    page.locator("#write button.main").click()
     page.get_by_role("button", name="Stop").click()
     expect(page.locator("#write .row .soft").first).to_contain_text("stopped")
     page.get_by_label("Prompt", exact=True).fill("the cat " * 50)
     page.locator("#write").get_by_label("Tokens", exact=True).fill("10")
-    page.get_by_role("button", name="Write").click()
+    page.locator("#write button.main").click()
     expect(page.locator("#write .trouble")).to_contain_text("the limit is 60")
     damaged = opened("/#state=AAAA")
     expect(damaged.locator("#trouble")).to_contain_text("The link is damaged")

@@ -1,5 +1,5 @@
 // Talking to the server that the page came from. A problem carries the server's own words.
-export class Problem extends Error {
+class Problem extends Error {
   constructor(message, status = 0, code = null) {
     super(message);
     Object.assign(this, { status, code });

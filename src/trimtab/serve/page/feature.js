@@ -12,16 +12,18 @@ export async function open(start, index) {
   document.title = `Feature ${index} · trimtab`;
   show(view, h("h1", {}, `Feature ${index}`), h("p", { class: "soft" }, "Reading"));
   try {
-    const [found, brief] = await Promise.all([read("/api/features/" + index), read("/api/cards?features=" + index)]);
+    const found = await read("/api/features/" + index);
     const others = [...(found.lens?.neighbours ?? []), ...found.partners.slice(0, 10)].map(([n]) => n);
     const names = others.length ? await read("/api/features?only=" + [...new Set(others)].join(",")) : { features: [] };
-    if (mine === asked) draw(view, start, found, brief.cards[0], new Map(names.features.map(one => [one.feature, one.label])));
+    if (mine === asked) draw(view, start, found, new Map(names.features.map(one => [one.feature, one.label])));
   } catch (error) {
     show(view, h("h1", {}, `Feature ${index}`), h("p", { class: "trouble", role: "alert" }, error.message), h("p", {}, h("a", { href: "#features" }, "All features")));
   }
 }
 
-function draw(view, start, found, card, names) {
+function draw(view, start, found, names) {
+  const [label] = found.labels, words = found.words.slice(0, 4).map(word => word.text.trim());
+  const card = { feature: found.index, label: label?.text ?? words.join(", "), score: label?.score, density: found.density };
   const last = start.index.features - 1, to = n => h("a", { href: "#feature/" + n }, n < found.index ? "← " + n : n + " →");
   const lens = found.lens;
   show(view,

@@ -1,7 +1,7 @@
 // Begins the page, and shows the view that the address names.
 import { read } from "./api.js";
 import { addFeature } from "./cards.js";
-import { $, h, show } from "./dom.js";
+import { $, button } from "./dom.js";
 import { setUp as setUpFind } from "./find.js";
 import { setUp as setUpSamples } from "./samples.js";
 import { setUp as setUpSliders } from "./sliders.js";
@@ -29,6 +29,12 @@ function look() {
   });
 }
 
+/** On narrow screens a bar at the bottom leads to the parts, which lie far apart there. */
+function jumps() {
+  const parts = { find: "Find", panel: "Steer", write: "Write", dose: "Dose", verify: "Verify", keep: "Keep" };
+  $("jump").append(...Object.entries(parts).map(([id, text]) => button(text, () => $(id).scrollIntoView({ behavior: "smooth" }))));
+}
+
 const trouble = text => Object.assign($("trouble"), { textContent: text, hidden: !text });
 
 function route(event) {
@@ -42,7 +48,7 @@ function route(event) {
     if (here) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  document.querySelector("h1").hidden = view !== "steer";
+  document.querySelector("h1").hidden = $("jump").hidden = view !== "steer";
   if (view === "features") browser.open(start);
   if (view === "feature") feature.open(start, Number(rest));
   if (view === "map") map.open(start);
@@ -68,6 +74,7 @@ async function before() {
 
 async function begin() {
   look();
+  jumps();
   try {
     const [found, saved] = await Promise.all([read("/api/start"), before()]);
     start = found;

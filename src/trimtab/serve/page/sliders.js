@@ -1,5 +1,5 @@
 // The steering panel: a slider for each feature, cluster or recipe, with the range in which text stays safe.
-import { $, button, h, number, say, show, unique } from "./dom.js";
+import { $, button, h, number, say, unique } from "./dom.js";
 import { measure } from "./dose.js";
 import { whileBusy } from "./jobs.js";
 import { isPending } from "./samples.js";

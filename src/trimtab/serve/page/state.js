@@ -67,7 +67,7 @@ export async function unpack(text) {
 // The parts of the steering panel.
 
 let last = 0;
-export const nextId = () => ++last;
+const nextId = () => ++last;
 
 /** A part of the panel: features with weights, or a saved recipe. `more` overrides the defaults. */
 export function add(name, more) {
