@@ -139,7 +139,7 @@ class Guard:
         if origin is not None and origin in self.origins:
             headers["Access-Control-Allow-Origin"] = origin
             headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE"
-            headers["Access-Control-Allow-Headers"] = "authorization, content-type"
+            headers["Access-Control-Allow-Headers"] = "authorization, content-type, x-secret-key"
             headers["Vary"] = "Origin"
 
 
