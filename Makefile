@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-page check setup docs format lock clean \
+.PHONY: help demo test test-page check setup docs docs-site pictures package format lock clean \
         bench bench-engine bench-overhead bench-steps bench-sweep bench-curves bench-tried bench-rows bench-page
 
 help: ## say what can be made
@@ -26,6 +26,7 @@ check: $(VENV)/.installed-dev ## formatter, linter, types, import floors, genera
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/cli_docs.py --check
+	$(BIN)/python tools/api_docs.py --check
 
 # GGUF=FILE adds llama.cpp on the same model, which needs `pip install xllamacpp`. Each step can be made alone (make
 # bench-sweep), and RUN stands before every command (RUN="taskset -c 0,1").
@@ -72,8 +73,19 @@ bench-index: $(VENV)/.installed-dev ## measure the feature index (two minutes), 
 
 setup: $(VENV)/.installed-dev ## prepare .venv and nothing else
 
-docs: $(VENV)/.installed-dev ## write docs/cli.md again from the commands' --help
+docs: $(VENV)/.installed-dev ## write docs/cli.md and docs/reference.md again, from --help and the docstrings
 	$(BIN)/python tools/cli_docs.py
+	$(BIN)/python tools/api_docs.py
+
+docs-site: $(VENV)/.installed-dev ## build the documentation's site, site/index.html
+	$(BIN)/python tools/site.py
+
+pictures: $(VENV)/.installed-dev ## draw the pictures of docs/concepts.md and the outputs of docs/start.md again (minutes)
+	$(BIN)/python tools/pictures.py
+	$(BIN)/python tools/start_page.py
+
+package: ## build wheel and sdist, install into an empty environment, run the demo from there
+	PYTHON=$(PYTHON) tools/package.sh
 
 format: $(VENV)/.installed-dev ## format the code and fix what the linter can fix
 	$(BIN)/ruff format .

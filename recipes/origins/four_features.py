@@ -34,6 +34,7 @@ from trimtab.steer.recipe import Recipe
 FEATURES = (0, 1, 2, 6)
 DOSE = "kl=0.5"
 PROMPT = "Once upon a time"
+FACTORS = (-2.0, -1.0, -0.5, 0.25, 0.5, 1.0, 2.0, 4.0)
 SHOWN = 3  # examples of a group on the page
 
 
@@ -77,7 +78,7 @@ def one_feature(study: Study, index: int) -> Plain:
         study.model, study.sae, recipe, OPENINGS, samples=study.samples, max_new_tokens=40, seed=study.seed,
         controls=("random", "sign-flipped", "matched-feature"), question=f"Does adding feature {index} make it fire?",
     )  # fmt: skip
-    curve = measure_dose(study.model, recipe, sae=study.sae, seed=study.seed)
+    curve = measure_dose(study.model, recipe, FACTORS, sae=study.sae, texts=8, seed=study.seed)
     draw(study.folder / f"origin-b-{index}.svg", picture(curve))
     first = f"firing:{evidence.primary}"
     length = float(study.sae.rows([index]).norm())
