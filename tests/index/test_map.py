@@ -55,6 +55,7 @@ def test_names_are_the_words_that_a_cluster_has_and_others_have_not() -> None:
     labels = ["fire and flame", "the fire", "the sea", "sea, boat and wave", "boat at sea", "the rest"]
     assert names(np.array([1, 1, 0, 0, 0, -1]), labels, most=1) == ["sea", "fire"]
     assert names(np.array([-1, -1]), ["a b", "c"]) == []
+    assert names(np.array([0, 0, -1]), ["(never fires) → sea", "(never fires) → sea", "x"]) == ["sea"]
 
 
 def test_the_map_is_kept_with_the_index(world: PlantedWorld, own: Index, tmp_path: Path) -> None:

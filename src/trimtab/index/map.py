@@ -111,7 +111,8 @@ def clusters(place: np.ndarray) -> np.ndarray:
 
 def names(clusters: np.ndarray, labels: Sequence[str], most: int = 2) -> list[str]:
     """What the labels of each cluster have in common: the words that are much more frequent in it than elsewhere."""
-    words = [set(re.findall(r"[^\W\d_]{2,}", label.lower())) for label in labels]
+    bare = (re.sub(r"\([^()]*\)", " ", label.lower()) for label in labels)  # kinds of tokens are no words
+    words = [set(re.findall(r"[^\W\d_]{2,}", label)) for label in bare]
     everywhere = Counter(word for some in words for word in some)
     found = []
     for cluster in range(int(clusters.max(initial=-1)) + 1):

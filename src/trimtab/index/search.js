@@ -3,6 +3,7 @@
 const [box, list, say, order, more] = ["words", "found", "say", "order", "more"].map(id => document.getElementById(id));
 const TEXTS = FEATURES.map(([number, label, other]) => (number + " " + label + " " + other).toLowerCase());
 const LABELS = FEATURES.map(([, label]) => label.toLowerCase());
+const WORDS = LABELS.map(label => label.split(/[\s,;]+/));
 const STEP = 100;
 let hits = [], shown = 0;
 
@@ -13,13 +14,20 @@ const ORDERS = {
   score: (a, b) => (FEATURES[b.place][4] || 0) - (FEATURES[a.place][4] || 0) || a.place - b.place,
 };
 
+// The feature's own number, then words of the label, whole ones and early ones first.
+function worth(place, word) {
+  if (String(FEATURES[place][0]) === word) return 9;
+  const named = WORDS[place].indexOf(word);
+  if (named >= 0) return 2 + 1 / (1 + named);
+  return LABELS[place].includes(word) ? 1 : 0;
+}
+
 function find() {
   const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
   hits = [];
   for (let place = 0; place < TEXTS.length; place++) {
     if (!words.every(word => TEXTS[place].includes(word))) continue;
-    const exact = words.filter(word => String(FEATURES[place][0]) === word).length;
-    hits.push({ place, worth: 2 * exact + words.filter(word => LABELS[place].includes(word)).length });
+    hits.push({ place, worth: words.reduce((sum, word) => sum + worth(place, word), 0) });
   }
   hits.sort(ORDERS[order.value]);
   say.textContent = hits.length.toLocaleString("en") + (hits.length === 1 ? " feature" : " features");
@@ -40,9 +48,9 @@ function row({ place }) {
   const link = part("", "", "a"), name = part("name", label || "(no label)");
   link.href = "feature.html#" + number;
   name.append(part("", other, "small"));
-  const percent = (100 * density).toPrecision(2) + " %";
+  const percent = density ? (100 * density).toPrecision(2) + " %" : "never";
   link.append(part("number", number), name, part("share", score ? percent + " · " + score.toFixed(2) : percent));
-  link.title = "fires on " + percent + " of tokens" + (score ? "; detection score of the label " + score : "");
+  link.title = (density ? "fires on " + percent + " of tokens" : "never fired") + (score ? "; detection score of the label " + score : "");
   const item = document.createElement("li");
   item.append(link);
   return item;

@@ -88,17 +88,19 @@ def _write_map(index: Index, folder: Path, points: Points, labels: list[str]) ->
     near = "Features whose decoder rows point the same way lie near each other (UMAP); colours are clusters (HDBSCAN)."
     if index.has("lens"):
         row = index.query("select median(neighbours_values[1]) as cosine from lens")[0]
-        near += f" Half of all rows have no other within cosine {row['cosine']:.2f}: far apart says more than near."
+        near += f" Half of all rows have no other within cosine {row['cosine']:.2f}."
     inside = (
-        f"{_nav(True)}<h1>Map of {len(points.feature):,} features</h1><p class='soft'>{escape(near)}</p>"
+        f"{_nav(True)}<h1>Map of {len(points.feature):,} features</h1>"
         "<div class='find'><label class='wide' for='words'>Search labels, tokens and numbers"
         "<input id='words' type='search' autocomplete='off'></label>"
         "<button type='button' id='in' aria-label='Zoom in'>+</button>"
         "<button type='button' id='out' aria-label='Zoom out'>−</button>"
         "<button type='button' id='all'>Whole map</button>"
-        "</div><p class='soft' id='say' role='status'></p><ul class='legend' id='legend'></ul>"
+        "</div><p class='soft line' id='say' role='status'></p>"
         "<div class='plot'><canvas id='map' tabindex='0' role='application' aria-describedby='keys' "
         "aria-label='Map of features'></canvas><div class='tip' id='tip' hidden></div></div>"
+        "<h2>Largest clusters</h2><ul class='legend' id='legend'></ul>"
+        f"<p class='soft'>{escape(near)} Neighbours are worth a look; distances across the map mean nothing.</p>"
         "<p class='soft' id='keys'>Drag and scroll or pinch. Keys on the map: arrows, + and −, 0 for all of it, n "
         "and p for the next and previous match, Enter opens a feature. <a href='map.svg'>As a picture</a>.</p>"
     )
