@@ -15,6 +15,7 @@ from reference import Piece, reference, tally  # type: ignore[import-not-found]
 from trimtab.errors import FileError
 from trimtab.files import write_json
 from trimtab.index import state as state_module
+from trimtab.index import tables as tables_module
 from trimtab.index.events import Events
 from trimtab.index.sample import BIN_EDGES, BINS, best, bins
 from trimtab.index.state import MAX_SOURCES, OTHER, IndexSpec, State, tokens_path
@@ -204,6 +205,15 @@ def test_sources_beyond_the_limit_are_counted_together() -> None:
     assert len(state.sources) == MAX_SOURCES + 1
     assert state.sources[-1] == OTHER
     assert state.arrays["source_count"][:, 0].tolist() == [1] * MAX_SOURCES + [9]
+
+
+def test_examples_are_written_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = [Piece([i % 7, 2, 3], [{}, {i % 5: 1.0 + i, 4: 1.0}, {4: 0.5}], i, "x") for i in range(20)]
+    whole = written(merged(pieces, 4, SMALL, set()), tmp_path / "whole").query("from examples")
+    monkeypatch.setattr(tables_module, "_ROWS_PER_GROUP", 3)
+    monkeypatch.setattr(tables_module, "_ROWS_AT_ONCE", 6)
+    assert len(whole) > 12
+    assert written(merged(pieces, 4, SMALL, set()), tmp_path / "pieces").query("from examples") == whole
 
 
 def test_example_groups_are_sorted_on_disk(tmp_path: Path) -> None:

@@ -68,12 +68,14 @@ def _screened(sae: SAE) -> Callable[[Tensor], Fired]:
         warnings.simplefilter("ignore")  # torch says once that sparse tensors are new
         torch.eye(1).to_sparse_csr()
 
+    flags = np.empty((_ROWS, sae.d_sae), dtype=bool)  # used again, since new pages of memory cost more than the work
+
     def find(h: Tensor) -> Fired:
         parts = []
         for start in range(0, len(h), _ROWS):
             x, _ = sae.normalise(h[start : start + _ROWS])
             known = product(_with_errors(x, slack))
-            row, feature = _positive(known)
+            row, feature = _positive(known, flags[: len(x)])
             value = _activations(sae, _at(x, weights, row, feature), feature)
             fires = value > 0
             parts.append((row[fires] + start, feature[fires], value[fires]))
@@ -108,9 +110,13 @@ def _product(weights: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda x: ops._linear_pointwise(x, packed, None, "none", [], "")
 
 
-def _positive(known: Tensor) -> tuple[Tensor, Tensor]:
-    """(row, feature) of the positive entries of a contiguous bfloat16 matrix; its bits sort as whole numbers do."""
-    flags = (known.view(torch.int16).numpy() > 0).ravel()  # numpy is several times faster at this than torch
+def _positive(known: Tensor, flags: np.ndarray) -> tuple[Tensor, Tensor]:
+    """(row, feature) of the positive entries of a contiguous bfloat16 matrix; its bits sort as whole numbers do.
+
+    `flags`: a boolean array of the same shape, which is written over.
+    """
+    np.greater(known.view(torch.int16).numpy(), 0, out=flags)  # several times faster than torch's
+    flags = flags.reshape(-1)
     words = len(flags) // 8 * 8  # eight flags at a time, since few are set
     some = torch.from_numpy(flags[:words].view(np.int64)).nonzero().numpy()[:, 0]
     place, bit = np.nonzero(flags[:words].reshape(-1, 8)[some])
