@@ -96,6 +96,21 @@ def test_tokens_are_coloured_by_what_the_unsteered_model_reads(opened: Opened, w
     assert 0.5 < share < 1.5
 
 
+def test_a_feature_is_switched_off_or_held(opened: Opened, world: PlantedWorld) -> None:
+    page, feature = opened(), world.concepts["sea"]
+    search(page, "wave")
+    panel_has(page, feature)
+    edit = page.get_by_label("What is done with")
+    for name, recipe in (
+        ("hold it at", Recipe.clamp(world.sae, {feature: 1.0})), ("switch it off", Recipe.ablate(world.sae, [feature]))
+    ):  # fmt: skip
+        edit.select_option(label=name)
+        write(page, tokens=15)
+        wanted = generate(world.model, PROMPT, recipe, samples=2, max_new_tokens=15, seed=1)
+        assert texts(page, "steered") == [one.text.strip() for one in wanted]
+    expect(page.locator(".part input[type=range]")).to_have_count(0)
+
+
 def test_from_a_contrast_to_a_shared_link(opened: Opened, world: PlantedWorld, server: Server) -> None:
     page = opened()
     page.get_by_text("By a contrast", exact=True).click()

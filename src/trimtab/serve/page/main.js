@@ -13,6 +13,7 @@ import * as keep from "./keep.js";
 import * as map from "./map.js";
 import * as verdict from "./verdict.js";
 
+const TITLE = document.title;
 const VIEWS = ["steer", "features", "feature", "map"];
 let start;
 
@@ -49,6 +50,7 @@ function route(event) {
     else link.removeAttribute("aria-current");
   }
   document.querySelector("h1").hidden = $("jump").hidden = view !== "steer";
+  document.title = TITLE; // other views change it
   if (view === "features") browser.open(start);
   if (view === "feature") feature.open(start, Number(rest));
   if (view === "map") map.open(start);

@@ -9,7 +9,7 @@ export async function open(start) {
   if (built) return;
   built = true;
   const view = $("view-map"), missing = why => show(view, h("h1", {}, "Map of features"), h("p", {}, why),
-    h("p", { class: "soft" }, "A map lays out features whose decoder rows point the same way near each other. ", h("code", {}, "trimtab index map"), " adds one to an index that is not the shipped one’s own; then start the server with ", h("code", {}, "--index"), "."));
+    h("p", { class: "soft" }, "A map lays out features whose decoder rows point the same way near each other. ", h("code", {}, "trimtab index map FOLDER"), " adds one to an index; then start the server with ", h("code", {}, "--index FOLDER"), "."));
   if (!start.index) return missing("This server has no index of its features, and so no map.");
   if (!start.index.map) return missing("The index of this server has no map.");
   show(view, h("h1", {}, "Map of features"), h("p", { class: "soft" }, "Reading"));

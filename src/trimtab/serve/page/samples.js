@@ -4,7 +4,7 @@ import { $, button, field, h, percent, say, show } from "./dom.js";
 import { marked, readable } from "./highlights.js";
 import { change, state, steering, steeringOf, watch } from "./state.js";
 
-let model = "";
+let model = "", sae = "";
 let written = null; // what the texts that are shown were written with: { settings, parts, steering }
 let stop = null; // ends the texts under way
 let plain = null; // finished unsteered texts and what they were written with: { settings, texts }
@@ -21,7 +21,7 @@ const settingsNow = () => JSON.stringify(state.write);
 const partsNow = () => Object.fromEntries(state.parts.map(one => [one.id, JSON.stringify(one.on ? steeringOf(one) : null)]));
 
 export function setUp(start) {
-  model = start.model.name;
+  [model, sae] = [start.model.name, start.sae?.name];
   const { limits } = start;
   const prompt = h("textarea", { rows: 2, value: state.write.prompt, oninput: () => change("write", { prompt: prompt.value }) });
   const amounts = {
@@ -147,7 +147,7 @@ async function featuresOf(parts, signal) {
     let members = part.members.map(([feature]) => feature);
     if (part.recipe) {
       const { edits } = await read("/api/recipes/" + part.recipe, { signal });
-      members = edits.flatMap(edit => edit.features);
+      members = edits.filter(edit => edit.sae?.name === sae).flatMap(edit => edit.features);
     }
     for (const feature of members) if (!found.has(feature)) found.set(feature, members.length > 1 ? `${part.name}, #${feature}` : `${part.name} #${feature}`);
   }
