@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build wheel and sdist, install the wheel into an empty environment with the lock, and run the demo from there.
-# tools/package.sh [FOLDER] (default: dist); QUICK=1 stops after `trimtab doctor`.
+# tools/package.sh [FOLDER] (default: dist); QUICK=1 steers one text in place of the demo.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 out=${1:-$root/dist}
@@ -24,4 +24,8 @@ ls -l "$out"
 "$work/venv/bin/pip" install --no-deps "$out"/trimtab-*.whl
 cd "$work" # so that nothing of the checkout is in reach
 "$work/venv/bin/trimtab" doctor
-[[ -n "${QUICK:-}" ]] || "$work/venv/bin/trimtab" demo --samples 2 --html "$work/demo.html"
+if [[ -n "${QUICK:-}" ]]; then
+    "$work/venv/bin/trimtab" steer "Once upon a time" --feature 11330:0.5 --max-new-tokens 12
+else
+    "$work/venv/bin/trimtab" demo --samples 2 --html "$work/demo.html"
+fi

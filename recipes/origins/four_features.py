@@ -34,7 +34,7 @@ from trimtab.steer.recipe import Recipe
 FEATURES = (0, 1, 2, 6)
 DOSE = "kl=0.5"
 PROMPT = "Once upon a time"
-FACTORS = (-2.0, -1.0, -0.5, 0.25, 0.5, 1.0, 2.0, 4.0)
+FACTORS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
 SHOWN = 3  # examples of a group on the page
 
 
@@ -76,9 +76,9 @@ def one_feature(study: Study, index: int) -> Plain:
     )  # fmt: skip
     evidence = verify(
         study.model, study.sae, recipe, OPENINGS, samples=study.samples, max_new_tokens=40, seed=study.seed,
-        controls=("random", "sign-flipped", "matched-feature"), question=f"Does adding feature {index} make it fire?",
+        controls=("random", "matched-feature"), question=f"Does adding feature {index} make it fire?",
     )  # fmt: skip
-    curve = measure_dose(study.model, recipe, FACTORS, sae=study.sae, texts=8, seed=study.seed)
+    curve = measure_dose(study.model, recipe, FACTORS, sae=study.sae, texts=6, seed=study.seed)
     draw(study.folder / f"origin-b-{index}.svg", picture(curve))
     first = f"firing:{evidence.primary}"
     length = float(study.sae.rows([index]).norm())
@@ -144,7 +144,7 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments.add_argument("--features", type=int, nargs="+", default=list(FEATURES), help="by index, before looking")
     arguments.add_argument("--index", type=Path, help="an index of the SAE (default: the shipped one)")
     arguments.add_argument("--strength", type=float, help="length added along the unit decoder row")
-    arguments.add_argument("--samples", type=int, default=8, help="texts a prompt and arm of the verification")
+    arguments.add_argument("--samples", type=int, default=5, help="texts a prompt and arm of the verification")
     asked = arguments.parse_args(words)
     model, sae = open_pair(asked.model, asked.sae)
     index = open_chosen(asked.index, asked.sae)

@@ -7,9 +7,10 @@ All ways to steer are brought to the same cost, a mean KL of `KL` nats per token
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +36,12 @@ KL = 0.3
 SPARSE = 0.1  # a feature that is on at more of the tokens than this does not fire sparsely
 RARE = 0.01
 SHARED = 3  # of the pairs' positive texts: features of fewer are left to no cluster
-SCALARS = (0.5, 1.0, 2.0)  # length of the added vector, in lengths of the residual
+SCALARS = (0.05, 0.1, 0.25, 0.5, 1.0)  # length of the added vector, in lengths of the residual
+SHOWN_AT = 0.25  # of these, where texts are shown
 SIZES = (10, 30, 100, 300)
 DRAWS = 4
 READ = 16
+SAMPLES = 4  # texts of each opening and arm of a verification
 
 Vectors = dict[Site, torch.Tensor]
 
@@ -169,11 +172,11 @@ def common_scalar(study: Study) -> tuple[Recipe, int]:
 def scalar(study: Study) -> Plain:
     recipe, count = common_scalar(study)
     factors = sorted(sign * s for s in SCALARS for sign in (-1, 1))
-    curve = measure_dose(study.model, recipe, factors, sae=study.saes[0], seed=study.seed)
+    curve = measure_dose(study.model, recipe, factors, sae=study.saes[0], texts=8, seed=study.seed)
     shifts = {str(f): _change(study, recipe * f) for f in factors}
-    lines = steered_lines(study.model, study.saes[:1], recipe, OPENINGS, (-1.0, 0.0, 1.0), seed=study.seed)
+    lines = steered_lines(study.model, study.saes[:1], recipe, OPENINGS, (-SHOWN_AT, 0.0, SHOWN_AT), seed=study.seed)
     return {
-        "count": count, "each": next(iter(recipe.features_of(study.saes[0]).values())),
+        "shown_at": SHOWN_AT, "count": count, "each": next(iter(recipe.features_of(study.saes[0]).values())),
         "points": [{**asdict(p), "state": curve.state(p), "shift": shifts[str(p.factor)]} for p in curve.points],
         "plain": asdict(curve.unsteered) if curve.unsteered else None,
         "lines": [one.as_dict() for one in lines],
@@ -196,7 +199,10 @@ def _few(
     if contrast is None and pool == "mean" and not matter:
         acts = [study.acts[i] for i in sites]
     else:
-        where = find_positions(study.model, texts, saes[0].site, "right", seed=study.seed).chosen if matter else None
+        found = find_positions(study.model, texts, saes[0].site, "right", seed=study.seed) if matter else None
+        if found is not None and not found.matter:
+            raise InputError("at no position do the sides of so few pairs differ beyond chance")
+        where = found.chosen if found else None
         acts = collect(study.model, saes, texts, pool, chosen=where)
     chosen = [sparse(one, sae, most, prompts) for one, sae in zip(acts, saes, strict=True)]
     made: Fit = fit(method, acts, saes, chosen, paired=texts.paired)
@@ -220,7 +226,6 @@ def ways(study: Study) -> Iterator[tuple[str, str, Callable[[], Vectors]]]:
     yield "control", "a random direction", lambda: _random(study)
     yield "control", "theirs, labels shuffled", lambda: _few(study, contrast=_shuffled(study))
     yield "localised", "features on at most 1 % of tokens", lambda: _few(study, most=RARE)
-    yield "localised", "largest activation in a text, not the mean", lambda: _few(study, pool="max")
     yield "localised", "the last token only", lambda: _few(study, pool="last")
     yield "localised", "only tokens where the sides differ", lambda: _few(study, pool="answer")
     yield "localised", "only positions that matter", lambda: _few(study, matter=True)
@@ -249,12 +254,11 @@ def ways(study: Study) -> Iterator[tuple[str, str, Callable[[], Vectors]]]:
 
 def arms(study: Study) -> list[Plain]:
     """The shift of every way, kept one by one, and its difference from theirs."""
-    made: list[Plain] = []
-    for number, (question, name, make) in enumerate(ways(study)):
-        made.append(
-            kept(study.folder / "each", f"{number:02}", lambda q=question, n=name, m=make: _arm(study, q, n, m))
-        )
-    made = [one for one in made if "refused" not in one]
+    tried: list[Plain] = []
+    for question, name, make in ways(study):
+        key = re.sub(r"\W+", "-", name)
+        tried.append(kept(study.folder / "each", key, lambda q=question, n=name, m=make: _arm(study, q, n, m)))
+    made = [one for one in tried if "refused" not in one]
     if not made or made[0]["question"] != "base":
         raise InputError("Their way gives no vector here: no sparse feature is on in the positive texts.")
     base = made[0]["changes"]
@@ -264,7 +268,7 @@ def arms(study: Study) -> list[Plain]:
                       [a - b for a, b in zip(x["negative"], y["negative"], strict=True)], held.paired)
             for x, y, held in zip(one["changes"], base, study.sets, strict=True)
         ]  # fmt: skip
-    return [{key: value for key, value in one.items() if key != "changes"} for one in made]
+    return [{key: value for key, value in one.items() if key != "changes"} for one in tried]
 
 
 def _arm(study: Study, question: str, name: str, make: Callable[[], Vectors]) -> Plain:
@@ -289,6 +293,7 @@ def _interval(positive: list[float], negative: list[float], paired: bool) -> lis
     return [float(pos.mean() - neg.mean()), low, high]
 
 
+@cache
 def recipes(study: Study) -> dict[str, tuple[Recipe, dict[int, float]]]:
     """The three that are tried on texts, fixed before any was written: the recipe, and what to read in the texts."""
     found: dict[str, tuple[Recipe, dict[int, float]]] = {}
@@ -328,10 +333,11 @@ def verified(study: Study) -> list[Plain]:
     made = []
     for name, (recipe, read) in recipes(study).items():
         evidence = verify(
-            study.model, study.saes[0], recipe, OPENINGS, samples=8, max_new_tokens=40, seed=study.seed, read=read,
-            controls=("random", "sign-flipped"), question=name,
+            study.model, study.saes[0], recipe, OPENINGS, samples=SAMPLES, max_new_tokens=40, seed=study.seed,
+            read=read, controls=("random", "sign-flipped"), question=name,
         )  # fmt: skip
-        made.append({"name": name, "verdict": evidence.verdict, "reasons": evidence.reasons})
+        made.append({"name": name, "verdict": evidence.verdict, "reasons": evidence.reasons,
+                     "texts": SAMPLES * len(OPENINGS)})  # fmt: skip
     return made
 
 

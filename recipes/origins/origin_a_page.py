@@ -120,25 +120,33 @@ def _scalar(r: Plain) -> str:
              interval(x["shift"], x["low"], x["high"])]
         )  # fmt: skip
     made = table(["times the residual", "KL", "perplexity", "repetition", "response", "text is", "shift"], rows)
-    up, down = (next(p["shift"]["shift"] for p in s["points"] if p["factor"] == f) for f in (1.0, -1.0))
-    opposite = (
-        "The two signs do opposite things to the held-out texts"
-        if up > 0 > down
-        else "The two signs do *not* do opposite things to the held-out texts in the way that was hoped"
+    at = s["shown_at"]
+    up, down = (next(p["shift"] for p in s["points"] if p["factor"] == f) for f in (at, -at))
+    said = (
+        "the two signs do opposite things to the held-out texts"
+        if up["low"] > 0 > down["high"]
+        else "the two signs do *not* do opposite things to the held-out texts, beyond chance"
+    )
+    broken = [p["factor"] for p in s["points"] if p["state"] == "collapsed"]
+    fine = (
+        f"By the bounds of [the dose](dose.md), text has collapsed at {', '.join(f'{f:+g}' for f in broken)}."
+        if broken
+        else "Text has collapsed at none of these."
     )
     return f"""## Steering by a common scalar
 
 They added every clustered feature with the same large scalar, 50 to 300 where a residual of GPT-2 is about 100 long, and
-saw clear changes, and a marked opposite for a negative scalar. Here {s["count"]} features get one scalar, so that the
-sum is half, one or two times as long as the residual.
+saw clear changes, and a marked opposite for a negative scalar. Here {s["count"]} features get one scalar. What is given
+is the length of their sum, in lengths of the residual; theirs was more than half of one for each feature.
 
 {made}
 
 *Perplexity*: of the text written, as a multiple of unsteered text. *Response*: what the features do in it when the
-unsteered model reads it. {opposite} ({up:+.3f} at +1, {down:+.3f} at −1). That a text changes is a low bar: at this
-strength most directions change it.
+unsteered model reads it. {fine} At {at:g} {said} ({interval(up["shift"], up["low"], up["high"])} up,
+{interval(down["shift"], down["low"], down["high"])} down). That a text changes is a low bar: at such strengths most
+directions change it.
 
-{_lines(s["lines"], "One text of each opening, at −1, 0 and +1 times the residual; none is picked")}"""
+{_lines(s["lines"], f"One text of each opening, at {-at:g}, 0 and {at:+g} times the residual; none is picked")}"""
 
 
 def _lines(lines: Sequence[Plain], summary: str) -> str:
@@ -162,7 +170,11 @@ def _heads(r: Plain, against: bool = True) -> list[str]:
 
 
 def _of(r: Plain, question: str) -> list[Plain]:
-    return [one for one in r["ways"] if one["question"] == question]
+    return [one for one in _made(r) if one["question"] == question]
+
+
+def _made(r: Plain) -> list[Plain]:
+    return [one for one in r["ways"] if "refused" not in one]
 
 
 def _regression(r: Plain) -> str:
@@ -190,6 +202,9 @@ def _suspicions(r: Plain) -> list[str]:
             continue
         rows = [_way(_of(r, "base")[0]), *(_way(one) for one in tried)]
         body = table(_heads(r), rows)
+        for one in r["ways"]:
+            if one["question"] == question and "refused" in one:
+                body += f"\n\nNot possible: {one['name']}: {one['refused'].rstrip('.')}."
         parts.append(f"## Suspicion {number}: {title.lower()}\n\n{then}\n\n{body}\n\n{_answer(tried)}")
     return parts
 
@@ -209,7 +224,7 @@ def _answer(tried: Sequence[Plain]) -> str:
 
 
 def _small(r: Plain) -> str:
-    dense = next(one for one in r["ways"] if one["name"].startswith("no features: mean"))
+    dense = next(one for one in _made(r) if one["name"].startswith("no features: mean"))
     shift = dense["shifts"][0]
     said = (
         "So this model *can* be moved towards the persona at this cost"
@@ -243,9 +258,10 @@ def _texts(r: Plain) -> str:
 def _checks(r: Plain) -> str:
     rows = [[one["name"], f"**{one['verdict']}**", "; ".join(one["reasons"])] for one in r["verified"]]
     made = table(["recipe", "verdict", "why"], rows).replace("---:", "---")
+    texts = r["verified"][0]["texts"]
     return f"""## Verified
 
-`trimtab verify` on three recipes that were fixed before any text was written: 24 texts each with and without the recipe,
+`trimtab verify` on three recipes that were fixed before any text was written: {texts} texts each with and without the recipe,
 beside a random direction and the turned recipe at the same cost, read by the unsteered model. It asks whether the
 recipe's strongest features are on more often in the text; it does not ask whether the text is agreeable.
 
@@ -254,11 +270,11 @@ recipe's strongest features are on more often in the text; it does not ask wheth
 
 def _end(r: Plain) -> str:
     base = _of(r, "base")[0]
-    best = max(r["ways"], key=lambda one: one["shifts"][0][0])
-    worked = [one for one in r["ways"] if one["shifts"][0][1] > 0]
+    best = max(_made(r), key=lambda one: one["shifts"][0][0])
+    worked = [one for one in _made(r) if one["shifts"][0][1] > 0]
     return f"""## In short
 
-- Of {len(r["ways"])} ways, {len(worked)} move the held-out pairs in the right direction beyond chance. Theirs:
+- Of {len(_made(r))} ways, {len(worked)} move the held-out pairs in the right direction beyond chance. Theirs:
   {interval(*base["shifts"][0])}; the largest: {best["name"]}, {interval(*best["shifts"][0])} (the largest of many, so
   somewhat flattered).
 - A shift says that the persona's texts became likelier than their opposites. It does not say that a reader would call
