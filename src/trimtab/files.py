@@ -95,3 +95,7 @@ def disk_errors(target: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG):
             raise StorageError(f"{target} cannot be written: {error.strerror}.") from error
         raise
+    except Exception as error:
+        if "(os error 28)" in str(error):  # safetensors has errors of its own kind, with the number in words
+            raise StorageError(f"The disk is full: {target} was not written. Free some space and try again.") from error
+        raise

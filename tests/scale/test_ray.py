@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from trimtab.errors import InputError, UnsupportedError, WorkerError
 from trimtab.evidence.sweep import summarise
+from trimtab.index.build import IndexSpec, build
 from trimtab.scale.folder import RunFolder
 from trimtab.scale.run import On, run_units
 from trimtab.scale.store import open_store
@@ -91,3 +93,45 @@ def test_what_ray_cannot_do(cluster: Any) -> None:
         list(run_units(mortal, units, RunFolder(open_store("memory://x"), "units"), TWO))
     with pytest.raises(InputError, match="2 processors, not 3 workers"):
         list(run_units(mortal, units, RunFolder(open_store("/tmp"), "units"), On("ray", 3, 1)))
+
+
+def test_an_index_has_the_bytes_of_a_local_build_and_goes_on_after_a_kill(cluster: Any, tmp_path: Path) -> None:
+    world = planted_world()
+    rows = [text for concept in (None, *world.words) for text in world.texts(concept, 12, 0)]
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+    spec = IndexSpec(context=24, window=5, top=4, random=3, per_band=2, words=500, partners=500)
+    build(world.model, world.sae, [str(texts)], tmp_path / "local", spec)
+    calls = 0
+
+    def die(_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+
+    there = tmp_path / "ray"
+    with pytest.raises(KeyboardInterrupt):
+        build(world.model, world.sae, [str(texts)], there, spec, on=TWO, progress=die)
+    found = sorted(path.stem for path in (there / "windows").iterdir())
+    assert len(found) >= 3
+    times = {path: path.stat().st_mtime_ns for path in (there / "windows").iterdir()}
+    last = there / "windows" / f"{found[-1]}.safetensors"
+    last.write_bytes(last.read_bytes()[:-1])
+    said: list[str] = []
+    seen: list[int] = []
+
+    def look(_: object) -> None:
+        seen.append(sum(path.stat().st_mtime_ns == at for path, at in times.items() if path.exists()))
+
+    build(world.model, world.sae, [str(texts)], there, spec, on=TWO, progress=look, say=said.append)
+    assert seen[0] == len(found) - 1  # what was there and sound has not been made again
+    assert len(said) == 1
+    assert "is written again" in said[0]
+    assert content(there) == content(tmp_path / "local")
+    part = there / "features" / "00000.parquet"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-1])
+    build(world.model, world.sae, [str(texts)], there, spec, say=said.append)
+    assert "the index is built again" in said[-1]
+    assert part.read_bytes() == whole

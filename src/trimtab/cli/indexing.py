@@ -59,6 +59,8 @@ def build(
     ] = True,
     heldout: Heldout = None,
     field: Field = "text",
+    where: o.Where = "local",
+    workers: o.Workers = 1,
     device: o.Device = None,
     dtype: o.DtypeOption = None,
     blocks: o.Blocks = None,
@@ -73,6 +75,7 @@ def build(
     from trimtab.index import build as b
     from trimtab.index.labels import add_rule_labels
     from trimtab.index.lens import add_lens
+    from trimtab.scale.run import On
 
     spec = b.IndexSpec.parse(
         {
@@ -94,7 +97,7 @@ def build(
             note = f"{p.rate:,.0f} {p.unit}/s" if p.rate else ""
             bars.show(p.stage, p.done, p.total or p.done, note if p.total else f"{p.done:,} {p.unit}  {note}")
 
-        index = b.build(model, sae, texts, out_folder, spec, progress=show)
+        index = b.build(model, sae, texts, out_folder, spec, on=On(where, workers), progress=show, say=say)
         found = _scores(model, sae, index) if scores else None
         add_lens(model, sae, index, output_scores=found, progress=show)
         snippets = _snippets(model, sae, index, range(index.features), heldout, field)

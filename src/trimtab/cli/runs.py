@@ -24,7 +24,7 @@ EXAMPLES = """Examples:
 """
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, here or at s3://bucket/folder.")]
-COMMANDS = {"sweep": ["sweep"], "corpus": ["corpus", "sample"]}
+COMMANDS = {"sweep": ["sweep"], "corpus": ["corpus", "sample"], "index": ["index", "build"]}
 """The command that makes each kind of run."""
 
 group = typer.Typer(

@@ -11,6 +11,8 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,10 @@ from trimtab.lm.packed import packed_layers
 from trimtab.lm.texts import Context, iter_contexts, iter_texts, total_bytes
 from trimtab.sae.activations import Progress
 from trimtab.sae.firing import finder
+from trimtab.scale.folder import FORMAT as RUN_FORMAT
+from trimtab.scale.folder import RunFolder
+from trimtab.scale.run import LOCAL, On, Say
+from trimtab.scale.store import open_store
 
 if TYPE_CHECKING:
     from trimtab.lm.model import Model
@@ -31,7 +37,12 @@ if TYPE_CHECKING:
 
 __all__ = ["IndexSpec", "build"]
 
+KIND = "index"
 _STATE = "state.safetensors"
+_TABLES = (
+    *(f"{name}/*.parquet" for name in ("features", "examples", "words", "partners", "sources")),
+    "tokens.parquet",
+)
 _SAMPLE = 1 << 20  # bytes of each end of a file that stand for its content
 
 
@@ -42,34 +53,77 @@ def build(
     folder: str | Path,
     spec: IndexSpec | None = None,
     *,
+    on: On = LOCAL,
     progress: Callable[[Progress], None] = lambda _: None,
+    say: Say = lambda _: None,
     save_every: float = 60.0,
 ) -> Index:
     """Index the features of `sae` over `texts` (files or dataset names) into `folder`, and open it.
 
     Stops after the first window that brings the tokens kept to `spec.tokens` (None: all texts). Call again with the
-    same arguments to go on after an interruption; the state is saved every `save_every` seconds. Raises
-    `MismatchError` when the folder holds an index of something else, `InputError` when there is nothing to read.
+    same arguments to go on after an interruption; the state is saved every `save_every` seconds. `on` Ray, workers
+    read the windows, and the folder must be where they all have it; the result is the same. `say` is told what a person
+    should know. Raises `MismatchError` when the folder holds an index of something else, `InputError` when there is
+    nothing to read.
     """
     spec, folder = spec or IndexSpec(), Path(folder)
     if model.context is not None and spec.context > model.context:
         raise InputError(f"{model.name} reads at most {model.context} tokens at once, not {spec.context}.")
     about = _about(model, sae, texts, spec)
+    run = RunFolder(open_store(folder), KIND)
     if (folder / "index.json").is_file():
         found = open_index(folder)
         _same(about, found.about, folder)
-        _remove_state(folder)
-        return found
+        wrong = [line for entry in run.entries().values() for line in run.wrong(entry)]
+        if not wrong:
+            _remove_state(run)
+            return found
+        say(f"{', '.join(wrong)} in {folder}: the index is built again")
+        (folder / "index.json").unlink()
     vocabulary = int(model.hf.get_input_embeddings().weight.shape[0])
     state = State(spec, sae.d_sae, vocabulary, folder / _STATE)
     if (folder / _STATE).is_file():
         _same(about, saved_about(folder / _STATE), folder)
         state.restore()
-    _run(model, sae, texts, state, progress, save_every, lambda: state.save(about))
+    for note in run.begin({**about, "format": RUN_FORMAT}):
+        say(note)
+    save = partial(state.save, about)
+    if on.where == "local":
+        _run(model, sae, texts, state, progress, save_every, save)
+    else:
+        _run_many(model, sae, texts, state, run, on, progress, save_every, save, say)
     if not state.tokens:
         raise InputError("The texts hold nothing to read: every text is shorter than 16 tokens.")
-    _finish(model, state, folder, about)
+    _finish(model, state, run, about)
     return open_index(folder)
+
+
+def _run_many(
+    model: Model,
+    sae: SAE,
+    texts: Sequence[str],
+    state: State,
+    run: RunFolder,
+    on: On,
+    progress: Callable[[Progress], None],
+    save_every: float,
+    save: Callable[[], None],
+    say: Say,
+) -> None:
+    """`_run` by many workers. Windows that no saved state has yet stay until the tables are written."""
+    from trimtab.index.many import Reader, merge
+
+    wanted, before, size = state.spec.tokens or 0, state.tokens, total_bytes(texts)
+    if wanted and before >= wanted:
+        return
+    started = time.monotonic()
+    windows = _windows(model, texts, state.spec, skip=state.contexts)
+    with closing(merge(Reader(model, sae), windows, state, run, on, save, save_every, say)) as merging:
+        for tokens, read in merging:
+            rate = (tokens - before) / max(1e-9, time.monotonic() - started)
+            progress(Progress("index", tokens, _expected(tokens, wanted, read, size), "tokens", rate))
+            if wanted and tokens >= wanted:
+                break
 
 
 def _run(
@@ -132,8 +186,10 @@ def _windows(model: Model, texts: Sequence[str], spec: IndexSpec, skip: int) -> 
         yield window
 
 
-def _finish(model: Model, state: State, folder: Path, about: dict[str, Any]) -> None:
+def _finish(model: Model, state: State, run: RunFolder, about: dict[str, Any]) -> None:
     from trimtab.index.tables import write_tables
+
+    folder = Path(run.store.address)
 
     def decode(ids: list[int]) -> list[str]:
         return list(model.tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False))
@@ -151,13 +207,21 @@ def _finish(model: Model, state: State, folder: Path, about: dict[str, Any]) -> 
     for left in folder.rglob(".*"):  # of a process that was killed while it wrote
         if left.name.startswith((".state.", ".0", ".tokens.", ".index.")):
             left.unlink()
+    tables = [name for table in _TABLES for name in run.store.names(table)]
+    run.note("tables", tables, {"tokens": state.tokens})
     write_json(folder / "index.json", about)
-    _remove_state(folder)
+    _remove_state(run)
 
 
-def _remove_state(folder: Path) -> None:
+def _remove_state(run: RunFolder) -> None:
+    from trimtab.index.many import forget_all
+
+    folder = Path(run.store.address)
     for path in (folder / _STATE, tokens_path(folder / _STATE)):
         path.unlink(missing_ok=True)
+    forget_all(run)
+    if (folder / "windows").is_dir():
+        (folder / "windows").rmdir()
 
 
 def _about(model: Model, sae: SAE, texts: Sequence[str], spec: IndexSpec) -> dict[str, Any]:

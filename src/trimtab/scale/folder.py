@@ -17,7 +17,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -100,9 +100,16 @@ class RunFolder:
         """Put the files of a unit in place, and then its entry."""
         for name, content in part.files.items():
             self.store.write(name, content)
-        files = {name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in part.files.items()}
-        self.store.write_json(f"ledger/{unit}.json", {"unit": unit, "files": files, "facts": dict(part.facts)})
-        return Entry(unit, files, part.facts)
+        return self._enter(unit, part.files, part.facts)
+
+    def note(self, unit: str, names: Iterable[str], facts: Mapping[str, Any]) -> Entry:
+        """Enter files that are in place already."""
+        return self._enter(unit, {name: self.store.read(name) for name in names}, facts)
+
+    def _enter(self, unit: str, contents: Mapping[str, bytes], facts: Mapping[str, Any]) -> Entry:
+        files = {name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in contents.items()}
+        self.store.write_json(f"ledger/{unit}.json", {"unit": unit, "files": files, "facts": dict(facts)})
+        return Entry(unit, files, facts)
 
     def wrong(self, entry: Entry) -> list[str]:
         """What is wrong with the files of a unit, in words; nothing is the usual answer."""

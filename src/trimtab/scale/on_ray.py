@@ -145,7 +145,9 @@ class _Pool:
                 self._lost(actor, unit, error)
                 continue
             idle.append(actor)
-            if unit is not None:
+            if unit is None:
+                self.tries.pop("opening", None)
+            else:
                 entry, seconds, name = found
                 yield Done(unit, entry, True, seconds, name)
 
@@ -164,7 +166,8 @@ class _Pool:
         self._open(actor)
 
     def _open(self, actor: Any) -> None:
-        self.doing[actor.open.remote(self.held, self.folder, self.keys)] = (actor, None)
+        opening = actor.open.options(max_task_retries=20)  # some meet the actor before its new life
+        self.doing[opening.remote(self.held, self.folder, self.keys)] = (actor, None)
 
 
 def _processors(ray: Any) -> float:

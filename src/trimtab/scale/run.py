@@ -63,7 +63,7 @@ def run_units(
     *,
     tell: Tell = lambda _: None,
     say: Say = lambda _: None,
-) -> Iterator[Done]:
+) -> Generator[Done]:
     """Do the units that the folder does not have, and name all of them in their order.
 
     Parts that are damaged are done again, which `say` and the log are told. To stop early, close the iterator: what is
@@ -80,6 +80,7 @@ def run_units(
                     fresh += 1
                     log.say("done", unit=done.unit.id, seconds=round(done.seconds, 3), worker=done.worker)
                 yield done
+        folder.store.tidy("", "ledger")
         log.say("end", units=fresh, seconds=round(time.monotonic() - began, 3))
     except GeneratorExit:
         log.say("enough", units=fresh)

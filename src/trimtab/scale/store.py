@@ -14,6 +14,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _OBJECT_STORES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "abfs"}
 _WHOLE_OBJECTS = {*_OBJECT_STORES, "memory"}  # what is being written cannot be seen
+
+_BEGUN = re.compile(r"\..+\.[a-z0-9_]{8}")  # as `trimtab.files.write_file` names them
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,22 @@ class Store:
             self._fs.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
             self._fs.pipe_file(beside, content)
             self._fs.mv(beside, path)
+
+    def remove(self, name: str) -> None:
+        """Take a file away, if it is there."""
+        with _errors(self / name, writing=True):
+            if self.local:
+                (self.local / name).unlink(missing_ok=True)
+            elif self.exists(name):
+                self._fs.rm_file(self._path(name))
+
+    def tidy(self, *folders: str) -> None:
+        """Remove what processes that were killed had begun to write into some folders: nothing but hidden files."""
+        for folder in folders if self.local else ():
+            assert self.local is not None
+            for path in (self.local / folder).glob(".*"):
+                if path.is_file() and _BEGUN.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
 
     def exists(self, name: str) -> bool:
         """Whether there is such a file."""

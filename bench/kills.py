@@ -1,0 +1,287 @@
+"""Runs that are ended at random moments and gone on with: is the result the same, to the byte?
+
+    python bench/kills.py [--moments 20] [--events driver sigint server disk worker] [--out bench/results/kills.json]
+
+A sweep and an index build of a planted model. driver: SIGKILL. sigint: Ctrl-C. server: SIGKILL of the S3-like server
+that the run is stored on (sweeps), which comes back after half a second. disk: a tmpfs that is full at a random byte
+(needs root). worker: SIGKILL of a worker on Ray. A moment counts only if the run had not ended by then. Everything runs
+in children of one process that has loaded what it needs and computed nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trimtab import Sampling
+from trimtab.errors import StorageError
+from trimtab.index.build import IndexSpec, build
+from trimtab.scale.run import On
+from trimtab.scale.store import open_store
+from trimtab.steer.grid import SweepSpec
+from trimtab.steer.run_folder import read_rows
+from trimtab.steer.sweep import sweep
+from trimtab.testing.planted import planted_world
+
+SWEEP = SweepSpec(
+    prompts=("ab", "some longer prompt"), features=(3, 17, 5), strengths=(2.0, -1.0), ops=("add", "clamp"),
+    seeds=(0, 4), sampling=Sampling(max_new_tokens=7),
+)  # fmt: skip
+INDEX = IndexSpec(context=24, window=6, top=4, random=3, per_band=2, words=60, partners=20)
+Job = Callable[[str, On], Any]
+
+
+class Bench:
+    """The jobs, what they make when nothing happens, and how long that takes."""
+
+    def __init__(self, root: Path, seed: int) -> None:
+        self.root, self.draw = root, random.Random(seed)
+        world = self.world = planted_world()
+        rows = [text for concept in (None, *world.words) for text in world.texts(concept, 20, 0)]
+        self.texts, self.loaded = root / "texts.jsonl", root / "modules"
+        self.texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+        self.jobs: dict[str, Job] = {
+            "sweep": lambda at, on: sweep(world.model, world.sae, SWEEP, at, batch_size=4, on=on),
+            "index": lambda at, on: build(world.model, world.sae, [str(self.texts)], at, INDEX, on=on, save_every=0.05),
+        }
+        self.whole: dict[str, dict[str, bytes]] = {}
+        self.seconds: dict[str, float] = {}
+        for name in self.jobs:
+            for run in ("first", "second"):  # the first says what is loaded on the way, so that no later child loads it
+                began, at = time.monotonic(), str(root / run / name)
+                assert self.ended(self.child(name, at)) == 0
+                self.seconds[name], self.whole[name] = time.monotonic() - began, content(at)
+                for module in self.loaded.read_text().split():
+                    importlib.import_module(module)
+
+    def child(self, job: str, at: str, on: On | None = None) -> int:
+        """A process that does a job; it exits with 0, 3 when the storage fails, 130 when it is interrupted."""
+        made = os.fork()
+        if made == 0:
+            code = 1
+            try:
+                torch.set_num_threads(1)
+                self.jobs[job](at, on or On())
+                names = [name for name in sys.modules if name.startswith(("trimtab.", "pyarrow.", "safetensors."))]
+                self.loaded.write_text("\n".join(names))
+                code = 0
+            except StorageError:
+                code = 3
+            except KeyboardInterrupt:
+                code = 130
+            finally:
+                os._exit(code)
+        return made
+
+    @staticmethod
+    def ended(child: int) -> int:
+        """Its exit code, when it has ended."""
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def again(self, event: Callable[[str, str], int | None], job: str, moments: int, place: str) -> dict[str, Any]:
+        """`event(job, at)` begins the job, ends it, and says with what exit code; None when it was too late."""
+        same, codes, late = 0, [], 0
+        while len(codes) < moments:
+            at = f"{place}/{job}-{event.__name__}-{len(codes)}-{late}"
+            code = event(job, at)
+            if code is None:
+                late += 1
+                if late > 10 * moments:
+                    raise SystemExit(f"{event.__name__} never comes before {job} is done")
+                continue
+            codes.append(code)
+            assert self.ended(self.child(job, at)) == 0, at
+            there = at.replace("s3:/", str(self.root / "buckets"))  # the server's own folder: its library cannot fork
+            same += content(there) == self.whole[job]
+            if job == "sweep":
+                assert [row["row"] for row in read_rows(there)] == list(range(SWEEP.n_rows))
+            shutil.rmtree(there)
+        return {
+            "moments": moments,
+            "same": same,
+            "codes": {str(code): codes.count(code) for code in sorted(set(codes))},
+        }
+
+    def wait(self, job: str) -> None:
+        """Until a random moment of the job."""
+        time.sleep(self.draw.uniform(0, self.seconds[job]))
+
+    def driver(self, job: str, at: str) -> int | None:
+        """SIGKILL."""
+        return self._signal(job, at, signal.SIGKILL)
+
+    def sigint(self, job: str, at: str) -> int | None:
+        """What Ctrl-C sends."""
+        return self._signal(job, at, signal.SIGINT)
+
+    def _signal(self, job: str, at: str, which: signal.Signals) -> int | None:
+        child = self.child(job, at)
+        self.wait(job)
+        os.kill(child, which)
+        return self.ended(child) or None
+
+    def disk(self, job: str, at: str) -> int | None:
+        """A disk that is full at a random byte; it has room when the run goes on."""
+        Path(at).mkdir(parents=True)
+        size = sum(map(len, self.whole[job].values()))
+        pages = self.draw.randint(1, max(2, size // 4096))
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={4 * pages}k", "none", at], check=True)
+        try:
+            code = self.ended(self.child(job, at + "/run"))
+            shutil.copytree(at + "/run", at + "-kept") if Path(at, "run").exists() else None
+        finally:
+            subprocess.run(["umount", at], check=True)
+        Path(at).rmdir()
+        if Path(at + "-kept").exists():
+            Path(at + "-kept").rename(at)
+        return code or None
+
+
+class Server:
+    """An S3-like server that keeps its buckets in a folder, and can be killed."""
+
+    def __init__(self, root: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.at, self.root = f"http://127.0.0.1:{self.port}", root
+        os.environ.update(AWS_ENDPOINT_URL=self.at, AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b",
+                          AWS_REGION="us-east-1", AWS_ALLOW_HTTP="true")  # fmt: skip
+        root.mkdir()
+        self.start()
+
+    def start(self) -> None:
+        """Listen, with the bucket `runs`."""
+        command = [sys.executable, "-m", "localbucket", str(self.root), "--port", str(self.port)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(urllib.request.Request(f"{self.at}/runs", method="PUT"), timeout=5).close()
+                return
+            except urllib.error.HTTPError:
+                return  # it is there from before
+            except OSError:
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+
+def server_killed(bench: Bench, server: Server) -> Callable[[str, str], int | None]:
+    """An event: the server dies at a random moment and comes back; a run that did not survive that is gone on with."""
+
+    def server_event(job: str, at: str) -> int | None:
+        child = bench.child(job, at)
+        bench.wait(job)
+        over = os.waitpid(child, os.WNOHANG)[0] == child
+        server.kill()
+        time.sleep(0.5)
+        server.start()
+        return None if over else bench.ended(child)
+
+    server_event.__name__ = "server"
+    return server_event
+
+
+def worker_killed(bench: Bench) -> Callable[[str, str], int | None]:
+    """An event on Ray, in this very process: a worker dies at a random moment, and the run ends as if nothing was."""
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+             _system_config={"worker_niceness": 0})  # fmt: skip
+    own = ray_workers()
+
+    def worker_event(job: str, at: str) -> int | None:
+        killed: list[int] = []
+
+        def kill() -> None:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and len(ray_workers() - own) < 2:
+                time.sleep(0.02)
+            time.sleep(bench.draw.uniform(0, 2 * bench.seconds[job] + 3))
+            victims = sorted(ray_workers() - own)
+            if victims:
+                killed.append(bench.draw.choice(victims))
+                os.kill(killed[0], signal.SIGKILL)
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        bench.jobs[job](at, On("ray", 2, 1))
+        thread.join()
+        return 0 if killed else None
+
+    worker_event.__name__ = "worker"
+    return worker_event
+
+
+def ray_workers() -> set[int]:
+    """Processes of actors."""
+    found = set()
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            try:
+                words = (path / "cmdline").read_bytes()
+                if words.startswith(b"ray::Worker"):
+                    found.add(int(path.name))
+            except OSError:
+                continue
+    return found
+
+
+def content(at: str) -> dict[str, bytes]:
+    """Every file of a run but its log."""
+    store, found = open_store(at), {}
+    for folder in ("", *store.folders()):
+        if folder != "log":
+            names = store.names(f"{folder}/*" if folder else "*")
+            found |= {name: store.read(name) for name in names}
+    return found
+
+
+def main() -> None:
+    """All events, and what became of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--moments", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--events", nargs="+", default=["driver", "sigint", "server", "disk", "worker"])
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as root:
+        bench = Bench(Path(root), args.seed)
+        for name in args.events:
+            server = Server(Path(root) / "buckets") if name == "server" else None
+            event = (server_killed(bench, server) if server else worker_killed(bench) if name == "worker"
+                     else getattr(bench, name))  # fmt: skip
+            for job in ["sweep"] if server else ["sweep", "index"]:
+                place = "s3://runs" if server else str(Path(root) / "runs")
+                results[f"{name}, {job}"] = bench.again(event, job, args.moments, place)
+                print(name, job, results[f"{name}, {job}"], flush=True)
+            if server:
+                server.kill()
+    if args.out:
+        args.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    sys.exit(any(one["same"] != one["moments"] for one in results.values()))
+
+
+if __name__ == "__main__":
+    main()
