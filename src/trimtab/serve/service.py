@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -117,11 +116,10 @@ class Stream:
         self.queue: asyncio.Queue[tuple[int, Drawn]] = asyncio.Queue()
         self.loop = asyncio.get_running_loop()
         self.deadline = self.loop.time() + service.limits.seconds
-        self.ticket = service.worker.submit(rows, self._tell)
+        self.ticket = service.worker.submit(rows, self._tell, self.loop)
 
     def _tell(self, number: int, drawn: Drawn) -> None:
-        with suppress(RuntimeError):  # the loop has ended, and with it all who listened
-            self.loop.call_soon_threadsafe(self.queue.put_nowait, (number, drawn))
+        self.queue.put_nowait((number, drawn))
 
     async def drawn(self) -> AsyncIterator[tuple[int, Drawn]]:
         """(number of the row, token) until all rows have ended. Raises `ApiError` for a row that broke, and (408) when

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,10 +29,11 @@ _log = logging.getLogger("trimtab.serve")
 
 @dataclass(eq=False)
 class Ticket:
-    """Rows that were asked for together. `tell(number, drawn)` is called in the worker's thread for every token."""
+    """Rows that were asked for together. `tell(number, drawn)` is called in `loop` for every token."""
 
     rows: Sequence[Row]
     tell: Tell
+    loop: asyncio.AbstractEventLoop
     handles: dict[int, int] = field(default_factory=dict)  # handle -> number, of the rows still under way
 
 
@@ -73,11 +75,11 @@ class Worker:
         self.inbox.put(lambda: self._fail(CLOSING))
         self.thread.join(_LAST)
         for handle, ticket in list(self.tickets.items()):  # the thread is stuck in something long
-            ticket.tell(ticket.handles[handle], Drawn(handle, None, "error", CLOSING))
+            _tell([(ticket, ticket.handles[handle], Drawn(handle, None, "error", CLOSING))])
 
-    def submit(self, rows: Sequence[Row], tell: Tell) -> Ticket:
+    def submit(self, rows: Sequence[Row], tell: Tell, loop: asyncio.AbstractEventLoop) -> Ticket:
         """Let these rows be written. Raises `ApiError` (503) when too many are waiting, and when the server stops."""
-        ticket = Ticket(rows, tell)
+        ticket = Ticket(rows, tell, loop)
         with self.lock:
             if self.stopping:
                 raise closing()
@@ -176,17 +178,32 @@ class Worker:
                 _log.exception("The engine failed")
             self._fail("The engine failed; the texts that were being written are lost.")
             return
+        told = []
         for one in drawn:
             ticket = self.tickets[one.handle]
-            number = ticket.handles[one.handle]
+            told.append((ticket, ticket.handles[one.handle], one))
             if one.finished is not None:
                 self._forget(one.handle)
-            ticket.tell(number, one)
+        _tell(told)
 
     def _fail(self, why: str) -> None:
         """End every row with an error."""
         self.engine.clear()
+        told = []
         for handle, ticket in list(self.tickets.items()):
-            number = ticket.handles[handle]
+            told.append((ticket, ticket.handles[handle], Drawn(handle, None, "error", why)))
             self._forget(handle)
-            ticket.tell(number, Drawn(handle, None, "error", why))
+        _tell(told)
+
+
+def _tell(told: Sequence[tuple[Ticket, int, Drawn]]) -> None:
+    """Tell each loop all of its news at once: waking it for every token costs more than the token."""
+    for loop in {ticket.loop for ticket, *_ in told}:
+        mine = [(ticket.tell, number, drawn) for ticket, number, drawn in told if ticket.loop is loop]
+        with suppress(RuntimeError):  # the loop has ended, and with it all who listened
+            loop.call_soon_threadsafe(_all, mine)
+
+
+def _all(told: Sequence[tuple[Tell, int, Drawn]]) -> None:
+    for tell, number, drawn in told:
+        tell(number, drawn)
