@@ -1,14 +1,15 @@
 """A server under random clients for minutes: cancellations, bad requests, restarts. Does anything go wrong, does memory
 grow, is a place lost?
 
-    python bench/serve_soak.py [--minutes 10] [--out bench/results/serve_soak.json]
+    python bench/serve_soak.py [--minutes 10] [--planted] [--out bench/results/serve_soak.json]
 
 Starts `trimtab serve` on loopback with 8 places and 12 clients. Each client draws what it does next: a text, whole or
 streamed, steered or not; one that it gives up in the middle; a request that is wrong; features, recipes, activations, a
 job. After a fifth and after two fifths of the time the server gets SIGTERM while all are busy, and another one is
 started. A fault is: an answer that is not the expected kind, an answer cut off without an error, a place that is taken
 when all clients are quiet. Texts that differ from what the same request got at the beginning are counted apart: in
-another batch float32 sums may round otherwise.
+another batch float32 sums may round otherwise. `--planted`: the small model of tests instead of Gemma-3-270M, which is
+asked many times more in the same time.
 """
 
 from __future__ import annotations
@@ -33,32 +34,34 @@ from serving import Running, start
 CLIENTS, SLOTS = 12, 8
 RESTARTS = (0.2, 0.4)
 KNOWN = 6  # requests whose texts are compared with those at the beginning
-WRONG: tuple[tuple[str, Any, set[int]], ...] = (
-    ("/v1/completions", b"{", {400}),
-    ("/v1/completions", b"[" * 5000, {400}),
-    ("/v1/completions", {"model": "gpt-4", "prompt": "x"}, {404}),
-    ("/v1/completions", {"model": "gemma-3-270m", "prompt": "x", "n": 999}, {400}),
-    ("/v1/completions", {"model": "gemma-3-270m", "prompt": "word " * 3000}, {400}),
-    ("/v1/completions", {"model": "gemma-3-270m", "prompt": "\ud800"}, {400}),
-    ("/v1/completions", {"model": "gemma-3-270m", "prompt": "x", "steering": "not-there"}, {404}),
-    (
-        "/v1/completions",
-        {"model": "gemma-3-270m", "prompt": "x", "steering": {"features": [{"feature": 10**6}]}},
-        {400},
-    ),
-    ("/v1/chat/completions", {"model": "gemma-3-270m", "messages": [{"role": "user", "content": "x"}]}, {400}),
-    ("/v1/steer/completion", {"prompt": "x"}, {400}),
-    ("/api/activations", {"text": "x" * 2_000_000}, {413}),
-    ("/api/recipes", {"id": "../x", "steering": "y"}, {400}),
-    ("/api/nothing", {}, {404}),
-)
+
+
+def wrong_requests(model: str) -> list[tuple[str, Any, set[int]]]:
+    """Requests that must be refused: path, body, statuses that say so."""
+    ask = {"model": model, "prompt": "x"}
+    completions: list[tuple[Any, int]] = [
+        (b"{", 400), (b"[" * 5000, 400), (ask | {"model": "gpt-4"}, 404), (ask | {"n": 999}, 400),
+        (ask | {"prompt": "word " * 3000}, 400), (ask | {"prompt": "\ud800"}, 400),
+        (ask | {"steering": "not-there"}, 404), (ask | {"steering": {"features": [{"feature": 10**6}]}}, 400),
+    ]  # fmt: skip
+    return [
+        *(("/v1/completions", what, {status}) for what, status in completions),
+        ("/v1/chat/completions", {"model": model, "messages": [{"role": "user", "content": "x"}]}, {400}),
+        ("/v1/steer/completion", {"prompt": "x"}, {400}),
+        ("/api/activations", {"text": "x" * 2_000_000}, {413}),
+        ("/api/recipes", {"id": "../x", "steering": "y"}, {400}),
+        ("/api/nothing", {}, {404}),
+    ]
 
 
 class Soak:
     """The clients, and what they have seen."""
 
-    def __init__(self, seconds: float, recipes: Path) -> None:
-        self.seconds, self.recipes = seconds, recipes
+    def __init__(self, seconds: float, recipes: Path, planted: bool) -> None:
+        self.seconds, self.recipes, self.planted = seconds, recipes, planted
+        self.model = "planted" if planted else "gemma-3-270m"
+        self.features = tuple(range(1, 11)) if planted else FEATURES
+        self.wrongs = wrong_requests(self.model)
         self.counts: Counter[str] = Counter()
         self.faults: list[str] = []
         self.memory: list[tuple[float, int, int]] = []  # seconds, number of the server, resident MB
@@ -70,7 +73,17 @@ class Soak:
 
     def begin(self) -> Running:
         """A server."""
-        return start("--slots", str(SLOTS), "--queue", "64", "--seconds", "60", "--recipes", str(self.recipes))
+        return start(
+            "--slots",
+            str(SLOTS),
+            "--queue",
+            "64",
+            "--seconds",
+            "60",
+            "--recipes",
+            str(self.recipes),
+            planted=self.planted,
+        )
 
     def fault(self, what: str) -> None:
         """Something that is not the client's doing."""
@@ -81,7 +94,7 @@ class Soak:
         """All of it."""
         async with self.client() as client:
             for i in range(KNOWN):
-                self.known[i] = await self.text(client, body(i, 24))
+                self.known[i] = await self.text(client, self.body(i, 24))
         began = time.monotonic()
         clients = [asyncio.create_task(self.act_on(began + self.seconds, i)) for i in range(CLIENTS)]
         watch = asyncio.create_task(self.watch(began))
@@ -131,7 +144,7 @@ class Soak:
                 await asyncio.sleep(0.1)
             else:
                 self.fault(f"{when} places are still taken")
-            whole = await client.post("/v1/completions", json=body(0, 24) | {"n": SLOTS})
+            whole = await client.post("/v1/completions", json=self.body(0, 24) | {"n": SLOTS})
             if whole.status_code != 200:
                 self.fault(f"{when} not all places can be used: {whole.text}")
 
@@ -197,15 +210,21 @@ class Soak:
                     pieces.append(chunk["choices"][0]["text"])
         raise RuntimeError("a stream ended without [DONE]")
 
+    def body(self, number: int, tokens: int) -> dict[str, Any]:
+        """A request; every third is not steered."""
+        steering = {"features": [{"feature": self.features[number % len(self.features)], "strength": 0.3}]}
+        ask = {"model": self.model, "prompt": PROMPTS[number % len(PROMPTS)], "max_tokens": tokens, "seed": number}
+        return ask | ({"steering": steering} if number % 3 else {})
+
     async def same_text(self, client: httpx.AsyncClient, draw: random.Random) -> None:
         """A streamed text that is known."""
         i = draw.randrange(KNOWN)
-        got = await self.text(client, body(i, 24))
+        got = await self.text(client, self.body(i, 24))
         self.counts["known texts that differ"] += got != self.known[i]
 
     async def whole(self, client: httpx.AsyncClient, draw: random.Random) -> None:
         """Some texts at once."""
-        ask = body(draw.randrange(100), draw.randint(1, 40)) | {"n": draw.randint(1, 4), "logprobs": 2}
+        ask = self.body(draw.randrange(100), draw.randint(1, 40)) | {"n": draw.randint(1, 4), "logprobs": 2}
         response = await client.post("/v1/completions", json=ask)
         self.check(response, {200})
         if len(response.json()["choices"]) != ask["n"]:
@@ -213,7 +232,7 @@ class Soak:
 
     async def cancelled(self, client: httpx.AsyncClient, draw: random.Random) -> None:
         """A stream that is left after some pieces."""
-        ask = body(draw.randrange(100), 300) | {"stream": True, "n": draw.randint(1, 4)}
+        ask = self.body(draw.randrange(100), 150) | {"stream": True, "n": draw.randint(1, 4)}
         async with client.stream("POST", "/v1/completions", json=ask) as response:
             if response.status_code != 200:
                 await response.aread()
@@ -226,7 +245,7 @@ class Soak:
 
     async def left(self, client: httpx.AsyncClient, draw: random.Random) -> None:
         """A whole answer that is not waited for."""
-        ask = body(draw.randrange(100), 300) | {"n": draw.randint(1, 4)}
+        ask = self.body(draw.randrange(100), 150) | {"n": draw.randint(1, 4)}
         try:
             self.check(await client.post("/v1/completions", json=ask, timeout=draw.uniform(0.01, 2)), {200})
         except httpx.TimeoutException:
@@ -234,7 +253,7 @@ class Soak:
 
     async def wrong(self, client: httpx.AsyncClient, draw: random.Random) -> None:
         """A request that must be refused."""
-        path, what, statuses = draw.choice(WRONG)
+        path, what, statuses = draw.choice(self.wrongs)
         content = what if isinstance(what, bytes) else json.dumps(what).encode()
         response = await client.post(path, content=content, headers={"Content-Type": "application/json"})
         self.check(response, statuses)
@@ -242,22 +261,27 @@ class Soak:
     async def look(self, client: httpx.AsyncClient, draw: random.Random) -> None:
         """What is known of features."""
         self.check(await client.get("/api/features/search", params={"q": draw.choice(("bread", "sea", "zzz"))}), {200})
-        self.check(await client.get(f"/api/features/{draw.choice(FEATURES)}"), {200})
+        self.check(await client.get(f"/api/features/{draw.choice(self.features)}"), {200})
         self.check(await client.post("/api/activations", json={"text": draw.choice(PROMPTS)}), {200})
 
     async def save(self, client: httpx.AsyncClient, draw: random.Random) -> None:
         """A recipe that is made, used and removed."""
         name = f"soak-{draw.randrange(10**9)}"
-        steering = {"features": [{"feature": draw.choice(FEATURES), "strength": 0.4}]}
+        steering = {"features": [{"feature": draw.choice(self.features), "strength": 0.4}]}
         self.check(await client.post("/api/recipes", json={"id": name, "steering": steering}), {201})
-        self.check(await client.post("/v1/completions", json=body(0, 4) | {"steering": name}), {200})
+        self.check(await client.post("/v1/completions", json=self.body(0, 4) | {"steering": name}), {200})
         self.check(await client.delete(f"/api/recipes/{name}"), {204})
 
     async def steer(self, client: httpx.AsyncClient, draw: random.Random) -> None:
         """Neuronpedia's shape."""
-        feature = {"model": "gemma-3-270m", "source": "7-x", "index": draw.choice(FEATURES), "strength": 200}
+        feature = {
+            "model": self.model,
+            "source": f"{1 if self.planted else 7}-x",
+            "index": draw.choice(self.features),
+            "strength": 200,
+        }
         ask = {
-            "prompt": draw.choice(PROMPTS), "model": "gemma-3-270m", "steerMethod": "SIMPLE_ADDITIVE",
+            "prompt": draw.choice(PROMPTS), "model": self.model, "steerMethod": "SIMPLE_ADDITIVE",
             "normalizeSteering": False, "types": ["STEERED", "DEFAULT"], "features": [feature],
             "nCompletionTokens": 8, "temperature": 1, "strengthMultiplier": 1, "freqPenalty": 0, "seed": 1,
         }  # fmt: skip
@@ -265,7 +289,7 @@ class Soak:
 
     async def job(self, client: httpx.AsyncClient, draw: random.Random) -> None:
         """A job that is begun and stopped."""
-        steering = {"features": [{"feature": draw.choice(FEATURES), "strength": 0.5}]}
+        steering = {"features": [{"feature": draw.choice(self.features), "strength": 0.5}]}
         response = await client.post("/api/dose", json={"steering": steering, "texts": 1})
         self.check(response, {202, 409})
         if response.status_code == 202:
@@ -275,13 +299,6 @@ class Soak:
 
 class Expected(Exception):
     """An answer that says no and is right."""
-
-
-def body(number: int, tokens: int) -> dict[str, Any]:
-    """A request; every third is not steered."""
-    steering = {"features": [{"feature": FEATURES[number % len(FEATURES)], "strength": 0.3}]}
-    ask = {"model": "gemma-3-270m", "prompt": PROMPTS[number % len(PROMPTS)], "max_tokens": tokens, "seed": number}
-    return ask | ({"steering": steering} if number % 3 else {})
 
 
 def flat(memory: list[tuple[float, int, int]]) -> dict[str, Any]:
@@ -296,17 +313,18 @@ def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--planted", action="store_true", help="on the small model of tests")
     parser.add_argument("--out", type=Path, default=Path("bench/results/serve_soak.json"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        soak = Soak(args.minutes * 60, Path(folder))
+        soak = Soak(args.minutes * 60, Path(folder), args.planted)
         try:
             result = asyncio.run(soak.run())
         finally:
             if soak.server.process.poll() is None:
                 soak.server.stop()
     result |= {
-        "model": "gemma-3-270m", "threads": os.environ.get("OMP_NUM_THREADS"), "cores": os.cpu_count(),
+        "model": soak.model, "threads": os.environ.get("OMP_NUM_THREADS"), "cores": os.cpu_count(),
         "processor": processor(), "load": round(os.getloadavg()[0], 1),
     }  # fmt: skip
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
