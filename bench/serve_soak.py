@@ -33,6 +33,7 @@ from serving import Running, start
 
 CLIENTS, SLOTS = 12, 8
 RESTARTS = (0.2, 0.4)
+DIFFER, REFUSED = "known texts that differ", "refused while it restarts"
 KNOWN = 6  # requests whose texts are compared with those at the beginning
 
 
@@ -107,7 +108,7 @@ class Soak:
         exit_status = await asyncio.to_thread(self.server.stop)
         return {
             "seconds": time.monotonic() - began, "clients": CLIENTS, "done": dict(sorted(self.counts.items())),
-            "requests": sum(self.counts.values()), "faults": self.faults, "restarts": len(RESTARTS),
+            "requests": sum(n for name, n in self.counts.items() if name not in (DIFFER, REFUSED)), "faults": self.faults, "restarts": len(RESTARTS),
             "exit_status": exit_status, "memory": self.memory, "flat": flat(self.memory),
         }  # fmt: skip
 
@@ -172,7 +173,7 @@ class Soak:
                 self.counts[action.__name__] += 1
             except (httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError) as error:
                 if stopping or self.stopping or server is not self.server:
-                    self.counts["refused while it restarts"] += 1
+                    self.counts[REFUSED] += 1
                     if isinstance(error, httpx.RemoteProtocolError) and "incomplete" in str(error):
                         self.fault(f"{action.__name__}: cut off: {error}")
                 else:
@@ -220,7 +221,7 @@ class Soak:
         """A streamed text that is known."""
         i = draw.randrange(KNOWN)
         got = await self.text(client, self.body(i, 24))
-        self.counts["known texts that differ"] += got != self.known[i]
+        self.counts[DIFFER] += got != self.known[i]
 
     async def whole(self, client: httpx.AsyncClient, draw: random.Random) -> None:
         """Some texts at once."""
