@@ -71,6 +71,14 @@ bench-index: $(VENV)/.installed-dev ## measure the feature index (two minutes), 
 	$(if $(MEMORY),$(BIN)/python bench/index.py $(TEXTS) --dtypes bfloat16 --threads 2 --memory 100000 1000000 --out bench/results/index-memory.json)
 	$(BIN)/python bench/index_page.py bench/results docs/index.md
 
+# the soak takes ten minutes on each of two models
+bench-serve: $(VENV)/.installed-dev ## measure the server under load, random clients and random bodies (half an hour)
+	$(RUN) $(BIN)/python bench/serve_load.py
+	$(RUN) $(BIN)/python bench/serve_soak.py
+	$(BIN)/python bench/serve_soak.py --planted --out bench/results/serve_soak_planted.json
+	$(BIN)/python bench/serve_fuzz.py
+	$(BIN)/python bench/serve_page.py bench/results docs/serve.md
+
 setup: $(VENV)/.installed-dev ## prepare .venv and nothing else
 
 docs: $(VENV)/.installed-dev ## write docs/cli.md and docs/reference.md again, from --help and the docstrings

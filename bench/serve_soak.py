@@ -108,7 +108,8 @@ class Soak:
         exit_status = await asyncio.to_thread(self.server.stop)
         return {
             "seconds": time.monotonic() - began, "clients": CLIENTS, "done": dict(sorted(self.counts.items())),
-            "requests": sum(n for name, n in self.counts.items() if name not in (DIFFER, REFUSED)), "faults": self.faults, "restarts": len(RESTARTS),
+            "requests": sum(n for name, n in self.counts.items() if name not in (DIFFER, REFUSED)),
+            "faults": self.faults, "restarts": len(RESTARTS),
             "exit_status": exit_status, "memory": self.memory, "flat": flat(self.memory),
         }  # fmt: skip
 
