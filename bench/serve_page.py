@@ -33,8 +33,8 @@ def load(said: dict[str, Any]) -> str:
     lost = sum(len(one["lost"]) for one in together)
     same, sent = sum(one["same"] for one in together), said["clients"] * len(together)
     text = (
-        f"{said['model']} on {said['cores']} cores ({said['processor']}), {said['threads']} threads, {said['new_tokens']} "
-        "tokens a text, streamed; every client with its own prompt, recipe and seed.\n\n"
+        f"{said['model']} on {said['cores']} cores ({said['processor']}), {said['threads']} threads, "
+        f"{said['new_tokens']} tokens a text, streamed; every client with its own prompt, recipe and seed.\n\n"
     )
     text += table(["", "tokens per second", "first token, median", "95th percentile", "load of the machine"], rows)
     return text + (
@@ -53,8 +53,8 @@ def soak(said: dict[str, Any]) -> str:
         f"{said['model']}, {said['threads']} thread, {said['seconds'] / 60:.1f} minutes, {said['clients']} clients, "
         f"{said['requests']:,} requests, {said['restarts']} restarts, load {said['load']:.1f} at the end.\n\n"
         + table(["what clients did, or were told", "times"], rows)
-        + f"\n\nFaults: {len(said['faults'])}. Memory of the last server: {memory['early']:.0f} MB after a fifth of its "
-        f"time, {memory['late']:.0f} MB in the last fifth ({points})."
+        + f"\n\nFaults: {len(said['faults'])}. Memory of the last server: {memory['early']:.0f} MB after a fifth of "
+        f"its time, {memory['late']:.0f} MB in the last fifth ({points})."
     )
 
 
@@ -63,8 +63,8 @@ def fuzz(said: dict[str, Any]) -> str:
     statuses = sorted({status for counts in said["statuses"].values() for status in counts})
     rows = [[kind, *(f"{counts.get(one, 0):,}" for one in statuses)] for kind, counts in said["statuses"].items()]
     return table(["bodies that ...", *statuses], rows) + (
-        f"\n\n{said['bodies']:,} bodies to {said['routes']} routes: {len(said['wrong'])} answers that were a 5xx or not "
-        "documented."
+        f"\n\n{said['bodies']:,} bodies to {said['routes']} routes: {len(said['wrong'])} answers that were a 5xx or "
+        "not documented."
     )
 
 
