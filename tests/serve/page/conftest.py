@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +20,8 @@ from trimtab.index.map import Points
 from trimtab.index.store import Index
 from trimtab.index.tables import write_table
 from trimtab.testing.planted import PlantedWorld
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 if TYPE_CHECKING:
     from tests.serve.conftest import Server, Serving

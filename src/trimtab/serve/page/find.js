@@ -9,7 +9,7 @@ import { change, state } from "./state.js";
 export function setUp(start) {
   const place = $("find"), results = h("div", { class: "results" }), said = h("p", { class: "soft", role: "status" });
   const modes = { words: wordsForm(said, results, start), contrast: contrastForm(start, said, results) };
-  const mode = start.index ? state.find.mode : "contrast";
+  const mode = start.index && state.find.mode !== "contrast" ? "words" : "contrast";
   const choose = h("fieldset", { class: "segments" }, h("legend", { class: "hidden" }, "How to find"),
     Object.entries({ words: "By words", contrast: "By a contrast" }).map(([name, text]) => h("label", {},
       h("input", { type: "radio", name: "mode", value: name, checked: name === mode, onchange: () => turn(name) }), h("span", {}, text))));

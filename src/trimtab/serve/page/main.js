@@ -33,7 +33,7 @@ function look() {
 /** On narrow screens a bar at the bottom leads to the parts, which lie far apart there. */
 function jumps() {
   const parts = { find: "Find", panel: "Steer", write: "Write", dose: "Dose", verify: "Verify", keep: "Keep" };
-  $("jump").append(...Object.entries(parts).map(([id, text]) => button(text, () => $(id).scrollIntoView({ behavior: "smooth" }))));
+  $("jump").append(...Object.entries(parts).map(([id, text]) => button(text, () => $(id).scrollIntoView())));
 }
 
 const trouble = text => Object.assign($("trouble"), { textContent: text, hidden: !text });
@@ -55,7 +55,7 @@ function route(event) {
   if (view === "feature") feature.open(start, Number(rest));
   if (view === "map") map.open(start);
   if (event) {
-    scrollTo(0, 0);
+    scrollTo({ top: 0, behavior: "instant" });
     $("main").focus({ preventScroll: true });
   }
 }

@@ -37,15 +37,25 @@ export function restore(found) {
   for (const [what, mine] of Object.entries(state)) {
     const theirs = found?.[what];
     if (Array.isArray(mine)) {
-      if (Array.isArray(theirs)) state[what] = theirs.filter(isPart).map(one => ({ ...one, id: nextId() }));
+      if (Array.isArray(theirs)) state[what] = theirs.filter(isPart).map(clean);
     } else if (theirs && typeof theirs === "object") {
       for (const name of Object.keys(mine)) if (typeof theirs[name] === typeof mine[name]) mine[name] = theirs[name];
     }
   }
 }
 
-const isPart = one => one && typeof one.name === "string" && typeof one.strength === "number"
-  && (typeof one.recipe === "string" || (Array.isArray(one.members) && one.members.length > 0));
+const EDITS = ["add", "clamp", "min", "max", "scale", "ablate"];
+const isMember = one => Array.isArray(one) && Number.isInteger(one[0]) && one[0] >= 0 && Number.isFinite(one[1]);
+const isRange = one => Array.isArray(one) && one.length === 2 && one.every(end => end === null || Number.isFinite(end));
+const isDose = one => one && isRange(one.safe) && isRange(one.collapse) && Array.isArray(one.points) && one.points.every(point => Number.isFinite(point?.factor));
+const isPart = one => one && typeof one.name === "string" && Number.isFinite(one.strength) && Array.isArray(one.members)
+  && (one.recipe === undefined ? one.members.length > 0 && one.members.every(isMember) : /^[a-z0-9][a-z0-9._-]{0,63}$/.test(one.recipe));
+
+/** A part with nothing in it but what parts have. */
+const clean = ({ name, members, recipe, unit, edit, strength, on, dose }) => ({
+  id: nextId(), name, strength, on: on !== false, members: recipe ? [] : members, ...(recipe && { recipe }),
+  unit: unit === "raw" ? "raw" : "max_act", edit: EDITS.includes(edit) ? edit : "add", dose: isDose(dose) ? dose : null,
+});
 
 async function through(stream, data) {
   return new Uint8Array(await new Response(new Blob([data]).stream().pipeThrough(stream)).arrayBuffer());
