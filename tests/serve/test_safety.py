@@ -118,7 +118,7 @@ def test_every_answer_has_a_content_policy(shared: Server) -> None:
         shared.get("/metrics", headers=key),
         shared.get("/openapi.json", headers=key),
         shared.get("/nothing", headers=key),
-        shared.get("/v1/completions", headers=key),
+        shared.get("/v1/completions", headers=key),  # 405
         shared.post("/v1/completions", ASK, headers=key),
         shared.post("/v1/completions", {**ASK, "stream": True}, headers=key),
         shared.post("/v1/completions", {**ASK, "n": 0}, headers=key),
@@ -241,3 +241,9 @@ def test_curl(server: Server, world: PlantedWorld, way: str, streamed: bool) -> 
         assert "".join(json.loads(piece)["choices"][0]["text"] for piece in pieces) == expected
     else:
         assert json.loads(got)["choices"][0]["text"] == expected
+
+
+def test_a_wrong_method_is_told_the_right_one(server: Server) -> None:
+    response = server.get("/v1/completions")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}

@@ -112,7 +112,9 @@ def _add_errors(app: FastAPI) -> None:
         return reply(ApiError(400, f"{where}: {first['msg']}" if where else first["msg"], param=where or None))
 
     async def http(_request: Request, error: Any) -> Response:
-        return reply(ApiError(error.status_code, str(error.detail)))
+        answer = reply(ApiError(error.status_code, str(error.detail)))
+        answer.headers.update(error.headers or {})  # such as Allow
+        return answer
 
     async def gone(_request: Request, _error: Any) -> Response:
         return Response(status_code=499)

@@ -6,7 +6,7 @@ The methods that do something else are refused.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,12 +74,8 @@ def router(service: Service) -> APIRouter:
     )
     async def chat(body: SteerChatRequest, request: Request) -> Response:
         """Answer in a conversation with and without steering. Only for models whose tokenizer has a chat template."""
-        messages = [{"role": turn.role, "content": turn.content} for turn in body.prompt]
-        prompt = await run_in_threadpool(chat_prompt, service, messages)
-        ids = service.model.encode(prompt)
-        raw = str(service.model.tokenizer.decode(ids, skip_special_tokens=False))
-        special = set(service.model.tokenizer.all_special_ids)
-        left = () if body.steer_special_tokens else tuple(i for i, one in enumerate(ids) if one in special)
+        prompt, raw, special = await run_in_threadpool(_conversation, service, body.prompt)
+        scope = Scope(bos=True, exclude=() if body.steer_special_tokens else special)
 
         def answer(outputs: _Outputs) -> Theirs:
             made = [
@@ -93,9 +89,18 @@ def router(service: Service) -> APIRouter:
             ]
             return SteerChatResponse(outputs=tuple(made), input=ChatResult(raw=raw, chat_template=body.prompt))
 
-        return await _reply(service, body, request, prompt, Scope(bos=True, exclude=left), answer)
+        return await _reply(service, body, request, prompt, scope, answer)
 
     return routes
+
+
+def _conversation(service: Service, turns: Sequence[ChatTurn]) -> tuple[str, str, tuple[int, ...]]:
+    """The prompt, the same with the template's tokens, and where the tokens are that the tokenizer calls special."""
+    prompt = chat_prompt(service, [{"role": turn.role, "content": turn.content} for turn in turns])
+    tokenizer, ids = service.model.tokenizer, service.model.encode(prompt)
+    special = set(tokenizer.all_special_ids)
+    raw = str(tokenizer.decode(ids, skip_special_tokens=False))
+    return prompt, raw, tuple(i for i, one in enumerate(ids) if one in special)
 
 
 def recipe_of(service: Service, body: SteerRequest, scope: Scope) -> Recipe | None:
@@ -121,7 +126,6 @@ def recipe_of(service: Service, body: SteerRequest, scope: Scope) -> Recipe | No
         recipe += Recipe.add(service.saes[name], values, "raw", scope)
     if not recipe.edits:
         raise InputError("There is nothing to steer with: features or vectors is an empty list.")
-    recipe.compile(service.model)
     return recipe
 
 
