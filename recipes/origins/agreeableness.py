@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import origin_a_page
-from common import claim, open_pair, parser, write_page
+from common import allow, claim, open_pair, parser, write_page
 from origin_a import Study, parts, replay
 
 from trimtab.find.pairs import ContrastSet
@@ -52,6 +52,7 @@ def main(words: list[str] | None = None) -> None:
         questions=asked.many, skip=asked.skip, seed=asked.seed, folder=asked.out,
     )  # fmt: skip
     claim(asked.out, study.settings())
+    allow(asked.parts)
     results = replay(study)
     if asked.page:
         write_page(asked.page, origin_a_page.page(results))

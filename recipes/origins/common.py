@@ -18,10 +18,24 @@ Plain = dict[str, Any]
 OPENINGS = ("Once upon a time", "The first thing I noticed was", "Yesterday")
 
 
+_left: int | None = None
+
+
+def allow(parts: int | None) -> None:
+    """How many parts this run may make before it stops; None for all."""
+    global _left
+    _left = parts
+
+
 def kept(folder: Path, name: str, make: Callable[[], Any]) -> Any:
     """What `make` gives, from `folder`/NAME.json where an earlier run has left it; so a killed run goes on."""
     file = folder / f"{name}.json"
     if not file.is_file():
+        global _left
+        if _left is not None:
+            if _left == 0:
+                raise SystemExit(f"stopped before {name}; the same command goes on")
+            _left -= 1
         print(f"{name} ...", flush=True)
         write_json(file, json.loads(json.dumps(make())))
     return read_json(file)
@@ -41,6 +55,7 @@ def parser(about: str) -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, required=True, help="folder of the results; a run that is there goes on")
     made.add_argument("--page", type=Path, help="write the page here, pictures beside it")
     made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--parts", type=int, help="stop after so many parts; the same command goes on")
     return made
 
 

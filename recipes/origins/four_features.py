@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import origin_b_page
-from common import OPENINGS, Plain, claim, kept, open_pair, parser, write_page
+from common import OPENINGS, Plain, allow, claim, kept, open_pair, parser, write_page
 
 from trimtab.cli.features import open_chosen
 from trimtab.evidence.lines import steered_lines
@@ -60,40 +60,57 @@ class Study:
 
 
 def replay(study: Study) -> Plain:
-    """Everything about each feature, made once; pictures of doses in the folder."""
-    made = {str(i): kept(study.folder, f"feature-{i}", lambda i=i: one_feature(study, i)) for i in study.features}
-    return {"settings": study.settings(), "features": made}
+    """Everything about each feature, each part made once; pictures of doses in the folder."""
+    return {"settings": study.settings(), "features": {str(i): one_feature(study, i) for i in study.features}}
 
 
 def one_feature(study: Study, index: int) -> Plain:
+    folder = study.folder / f"feature-{index}"
+    strength = kept(folder, "strength", lambda: _strength(study, index))
+    recipe = Recipe.add(study.sae, {index: strength}, unit="raw")
     known = study.index.feature(index)
-    row = Recipe.add(study.sae, {index: 1.0 if study.strength is None else study.strength}, unit="raw")
-    chosen = None if study.strength is not None else choose(study.model, row, DOSE)
-    recipe = chosen.recipe if chosen else row
+    length = float(study.sae.rows([index]).norm())
+    most = float(study.sae.max_act[index]) if study.sae.max_act is not None else known.max
+    return {
+        "about": _known(known), "guess": guess(known), "strength": strength, "max_strength": most * length,
+        "lines": kept(folder, "texts", lambda: _texts(study, recipe)),
+        **kept(folder, "verified", lambda: _verified(study, recipe, index)),
+        "dose": kept(folder, "dose", lambda: _dose(study, recipe, index)),
+    }  # fmt: skip
+
+
+def _strength(study: Study, index: int) -> float:
+    if study.strength is not None:
+        return study.strength
+    return choose(study.model, Recipe.add(study.sae, {index: 1.0}, unit="raw"), DOSE).recipe.features[index]
+
+
+def _texts(study: Study, recipe: Recipe) -> list[Plain]:
     lines = steered_lines(
         study.model, [study.sae], recipe, (PROMPT,), (0.0, 1.0), samples=2, max_new_tokens=100, temperature=1.0,
         seed=study.seed,
     )  # fmt: skip
+    return [one.as_dict() for one in lines]
+
+
+def _verified(study: Study, recipe: Recipe, index: int) -> Plain:
     evidence = verify(
         study.model, study.sae, recipe, OPENINGS, samples=study.samples, max_new_tokens=40, seed=study.seed,
         controls=("random", "matched-feature"), question=f"Does adding feature {index} make it fire?",
     )  # fmt: skip
+    first = f"firing:{evidence.primary}"
+    arms = [
+        {"label": arm.label, "firing": asdict_of(arm.scores[first]), "kl": arm.kl,
+         "log_likelihood": asdict_of(arm.scores["log_likelihood"])}
+        for arm in evidence.arms
+    ]  # fmt: skip
+    return {"verdict": evidence.verdict, "reasons": evidence.reasons, "arms": arms}
+
+
+def _dose(study: Study, recipe: Recipe, index: int) -> Plain:
     curve = measure_dose(study.model, recipe, FACTORS, sae=study.sae, texts=6, seed=study.seed)
     draw(study.folder / f"origin-b-{index}.svg", picture(curve))
-    first = f"firing:{evidence.primary}"
-    length = float(study.sae.rows([index]).norm())
-    most = float(study.sae.max_act[index]) * length if study.sae.max_act is not None else known.max * length
-    return {
-        "about": _known(known), "guess": guess(known), "strength": recipe.features[index], "max_strength": most,
-        "lines": [one.as_dict() for one in lines],
-        "verdict": evidence.verdict, "reasons": evidence.reasons,
-        "arms": [
-            {"label": arm.label, "firing": asdict_of(arm.scores[first]), "kl": arm.kl,
-             "log_likelihood": asdict_of(arm.scores["log_likelihood"])}
-            for arm in evidence.arms
-        ],
-        "dose": {"said": curve.in_words(), "points": [{**asdict(p), "state": curve.state(p)} for p in curve.points]},
-    }  # fmt: skip
+    return {"said": curve.in_words(), "points": [{**asdict(p), "state": curve.state(p)} for p in curve.points]}
 
 
 def asdict_of(value: object) -> list[float | None]:
@@ -154,6 +171,7 @@ def main(words: Sequence[str] | None = None) -> None:
         samples=asked.samples, seed=asked.seed, folder=asked.out,
     )  # fmt: skip
     claim(asked.out, study.settings())
+    allow(asked.parts)
     results = replay(study)
     if asked.page:
         for picture_of in asked.out.glob("*.svg"):

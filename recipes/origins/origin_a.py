@@ -29,7 +29,7 @@ from trimtab.find.positions import find_positions
 from trimtab.lm.model import Model
 from trimtab.sae.sae import SAE
 from trimtab.spec import Site
-from trimtab.steer.dose import measure_dose
+from trimtab.steer.dose import choose, measure_dose
 from trimtab.steer.recipe import Recipe
 
 KL = 0.3
@@ -102,13 +102,13 @@ def parts(pairs: ContrastSet, few: int, seed: int) -> tuple[ContrastSet, Contras
 
 
 def replay(study: Study) -> Plain:
-    """All stages, each made once."""
+    """All stages, each made once; `ways` and `verified` keep their parts one by one."""
     stages: dict[str, Callable[[Study], object]] = {
-        "positions": positions, "features": features, "clusters": clusters, "scalar": scalar, "ways": arms,
-        "texts": texts, "verified": verified, "asked": asked,
+        "positions": positions, "features": features, "clusters": clusters, "scalar": scalar, "texts": texts,
+        "asked": asked,
     }  # fmt: skip
     made = {name: kept(study.folder, name, lambda do=do: do(study)) for name, do in stages.items()}
-    return {"settings": study.settings(), **made}
+    return {"settings": study.settings(), **made, "ways": ways_tried(study), "verified": verified(study)}
 
 
 def positions(study: Study) -> Plain:
@@ -252,7 +252,7 @@ def ways(study: Study) -> Iterator[tuple[str, str, Callable[[], Vectors]]]:
             yield "pairs", f"{n} statements a side, no features (CAA)", lambda c=some: _few(study, "caa", contrast=c)
 
 
-def arms(study: Study) -> list[Plain]:
+def ways_tried(study: Study) -> list[Plain]:
     """The shift of every way, kept one by one, and its difference from theirs."""
     tried: list[Plain] = []
     for question, name, make in ways(study):
@@ -293,52 +293,61 @@ def _interval(positive: list[float], negative: list[float], paired: bool) -> lis
     return [float(pos.mean() - neg.mean()), low, high]
 
 
-@cache
-def recipes(study: Study) -> dict[str, tuple[Recipe, dict[int, float]]]:
-    """The three that are tried on texts, fixed before any was written: the recipe, and what to read in the texts."""
-    found: dict[str, tuple[Recipe, dict[int, float]]] = {}
-    sets = {"their regression, 10 pairs": study.few, "their regression, hundreds of statements": study.many}
-    for name, texts in sets.items():
-        if texts is None:
-            continue
-        some = texts if texts is study.few else texts.take(min(len(texts), SIZES[-1]), study.seed)
-        acts, sae = collect(study.model, study.saes[:1], some)[0], study.saes[0]
-        made = fit("per_prompt", acts, sae, sparse(acts, sae), paired=some.paired)
-        strength, _ = matched_strength(study.model, dict(made.vectors), KL, known=study.known)  # type: ignore[arg-type]
-        weights = made.weights[sae.site]
-        lengths = dict(zip(weights, sae.rows(list(weights)).norm(dim=-1).tolist(), strict=True))
-        best = sorted(weights, key=lambda i: -abs(weights[i]) * lengths[i])[:READ]
-        vector = made.vectors[sae.site] * strength
-        found[name] = (Recipe.vector(vector, sae.site), {i: weights[i] for i in best if weights[i]})
-    recipe, _ = common_scalar(study)
-    from trimtab.steer.dose import choose
+REGRESSION, HUNDREDS, SCALAR = (
+    "their regression, 10 pairs", "their regression, hundreds of statements", "clustered features by a common scalar",
+)  # fmt: skip
 
-    chosen = choose(study.model, recipe, f"kl={KL}").recipe
-    strengths = recipe.features_of(study.saes[0])
-    found["clustered features by a common scalar"] = (chosen, dict.fromkeys(list(strengths)[:READ], 1.0))
-    return found
+
+def names(study: Study) -> list[str]:
+    """The three recipes that are tried on texts, fixed before any was written (two where there are no hundreds)."""
+    return [REGRESSION, *([HUNDREDS] if study.many else []), SCALAR]
+
+
+@cache
+def recipe_of(study: Study, name: str) -> tuple[Recipe, dict[int, float]]:
+    """A recipe at a cost of `KL`, and what to read in the texts: its strongest features with their weights."""
+    if name == SCALAR:
+        recipe, _ = common_scalar(study)
+        chosen = choose(study.model, recipe, f"kl={KL}").recipe
+        return chosen, dict.fromkeys(list(recipe.features_of(study.saes[0]))[:READ], 1.0)
+    texts = study.few
+    if name == HUNDREDS and study.many is not None:
+        texts = study.many.take(min(len(study.many), SIZES[-1]), study.seed)
+    acts, sae = collect(study.model, study.saes[:1], texts)[0], study.saes[0]
+    made = fit("per_prompt", acts, sae, sparse(acts, sae), paired=texts.paired)
+    strength, _ = matched_strength(study.model, dict(made.vectors), KL, known=study.known)  # type: ignore[arg-type]
+    weights = made.weights[sae.site]
+    lengths = dict(zip(weights, sae.rows(list(weights)).norm(dim=-1).tolist(), strict=True))
+    best = sorted(weights, key=lambda i: -abs(weights[i]) * lengths[i])[:READ]
+    vector = made.vectors[sae.site] * strength
+    return Recipe.vector(vector, sae.site), {i: weights[i] for i in best if weights[i]}
 
 
 def texts(study: Study) -> list[Plain]:
     made = []
-    for name, (recipe, _) in recipes(study).items():
+    for name in names(study):
+        recipe, _ = recipe_of(study, name)
         lines = steered_lines(study.model, study.saes[:1], recipe, OPENINGS, (-1.0, 0.0, 1.0), seed=study.seed)
         made.append({"name": name, "lines": [one.as_dict() for one in lines]})
     return made
 
 
 def verified(study: Study) -> list[Plain]:
+    return [
+        kept(study.folder / "verdicts", re.sub(r"\W+", "-", name), lambda n=name: _verdict(study, n))
+        for name in names(study)
+    ]
+
+
+def _verdict(study: Study, name: str) -> Plain:
     from trimtab.evidence.verify import verify
 
-    made = []
-    for name, (recipe, read) in recipes(study).items():
-        evidence = verify(
-            study.model, study.saes[0], recipe, OPENINGS, samples=SAMPLES, max_new_tokens=40, seed=study.seed,
-            read=read, controls=("random", "sign-flipped"), question=name,
-        )  # fmt: skip
-        made.append({"name": name, "verdict": evidence.verdict, "reasons": evidence.reasons,
-                     "texts": SAMPLES * len(OPENINGS)})  # fmt: skip
-    return made
+    recipe, read = recipe_of(study, name)
+    evidence = verify(
+        study.model, study.saes[0], recipe, OPENINGS, samples=SAMPLES, max_new_tokens=40, seed=study.seed, read=read,
+        controls=("random", "sign-flipped"), question=name,
+    )  # fmt: skip
+    return {"name": name, "verdict": evidence.verdict, "reasons": evidence.reasons, "texts": SAMPLES * len(OPENINGS)}
 
 
 def asked(study: Study) -> Plain | None:
@@ -350,7 +359,7 @@ def asked(study: Study) -> Plain | None:
 
     measured = {*study.measured.positive, *study.measured.negative}
     found = balanced([one for one in read_questions(study.questions) if one.statement in measured], 32)
-    (recipe, _) = recipes(study)["their regression, hundreds of statements"]
+    recipe, _ = recipe_of(study, HUNDREDS)
     out = ask(study.model, recipe, found, (-1.0, 1.0), seed=study.seed)
     return {"verdict": out.verdict, "questions": out.questions, "slope": _three(out.slope),
             "by_kind": {kind: _three(value) for kind, value in out.by_kind.items()},

@@ -53,7 +53,7 @@ def test_origin_a_twice(world: PlantedWorld, tmp_path: Path) -> None:
     assert page == run(tmp_path / "b")
     for title in ("Their steps", "common scalar", "their regression", *(f"Suspicion {n}" for n in range(1, 6))):
         assert title in page
-    (tmp_path / "a" / "verified.json").unlink()  # a run that was killed goes on, and ends with the same page
+    (tmp_path / "a" / "texts.json").unlink()  # a run that was killed goes on, and ends with the same page
     assert page == run(tmp_path / "a")
 
 
