@@ -57,15 +57,15 @@ def output_scores(
     rows = sae.latents(chosen).rows.to(model.device)
     tops = promoted(model, rows, k)
     last = ids.shape[1] - 1
+    # Picked out, not sliced: rows that lie apart in memory are multiplied several times as slowly.
+    kept = torch.tensor([last], device=model.device)
     scope = Scope(window=(last, last + 1), bos=True)
     result = []
     for start in range(0, len(chosen), ROWS):
         moves = rows[start : start + ROWS] * amount
         with edit(model, [SiteEdit(sae.site, scope, None, _adder(moves))], record=False):
-            logits = (
-                model.hf(input_ids=ids.repeat(len(moves), 1), use_cache=False, logits_to_keep=1).logits[:, -1].float()
-            )
-        for i, row in enumerate(logits):
+            logits = model.hf(input_ids=ids.repeat(len(moves), 1), use_cache=False, logits_to_keep=kept).logits
+        for i, row in enumerate(logits[:, -1].float()):
             top = tops[start + i].to(row.device)
             best = int((row > row[top].max()).sum())
             probability = float((row[top].max() - row.logsumexp(0)).exp())

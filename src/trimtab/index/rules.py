@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -142,9 +143,11 @@ def _places(mine: Sequence[Window]) -> tuple[dict[str, NDArray[np.bool_]], dict[
         on = set().union(*(one for one, fires in zip(here, window.fires, strict=True) if fires))
         before = set().union(*(one for one, fires in zip(here, window.fires[1:], strict=False) if fires))
         for word in set().union(*here):
-            has.setdefault(word, np.zeros(len(mine), dtype=bool))[i] = True
+            if word not in has:
+                has[word], where[word] = np.zeros(len(mine), dtype=bool), Counter()
+            has[word][i] = True
             how = "on" if word in on else "after" if word in before else "near"
-            where.setdefault(word, Counter())[how] += 1
+            where[word][how] += 1
     return has, where
 
 
@@ -164,6 +167,7 @@ def windows(index: Index, features: Sequence[int]) -> dict[int, list[Window]]:
     return found
 
 
+@lru_cache(maxsize=1 << 18)
 def names(token: str) -> frozenset[str]:
     """What a label may call a token: itself in lower case without spaces, and its kind in brackets."""
     word = token.strip()
