@@ -11,6 +11,7 @@ import pytest
 from trimtab.files import write_json
 from trimtab.sae import train as training
 from trimtab.sae.activations import Progress
+from trimtab.scale.run import On
 
 
 @pytest.fixture
@@ -18,8 +19,8 @@ def calls(card: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[dict[st
     """What `trimtab.sae.train.train` is called with; it reports progress and writes a card."""
     seen: list[dict[str, Any]] = []
 
-    def train(model: Any, texts: Any, spec: Any, out: Path, *, heldout: Any, progress: Any) -> Path:
-        seen.append({"model": model.name, "texts": texts, "spec": spec, "out": out, "heldout": heldout})
+    def train(model: Any, texts: Any, spec: Any, out: Path, *, heldout: Any, on: On, progress: Any, say: Any) -> Path:
+        seen.append({"model": model.name, "texts": texts, "spec": spec, "out": out, "heldout": heldout, "on": on})
         progress(Progress("training", 5, 10, "samples", 1234.0, "FVU 0.5"))
         write_json(out / "spec.json", {})
         write_json(out / "sae" / "card.json", card)
@@ -31,7 +32,7 @@ def calls(card: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[dict[st
 
 OPTIONS = """--layer 1 --width 64 --architecture matryoshka --k 8 --sparsity 2 --tokens 100 --samples 300 --batch 10
     --lr 0.01 --save-dtype bfloat16
-    --context 32 --field story --heldout c.txt --heldout d.txt --seed 4"""
+    --on ray --workers 3 --context 32 --field story --heldout c.txt --heldout d.txt --seed 4"""
 
 
 def test_options_reach_the_training_code(
@@ -46,6 +47,7 @@ def test_options_reach_the_training_code(
     assert call["texts"] == ["a.txt", "b.jsonl"]
     assert call["heldout"] == ["c.txt", "d.txt"]
     assert call["model"] == str(model_folder)
+    assert call["on"] == On("ray", 3)
     assert call["spec"] == training.TrainSpec(
         layer=1, width=64, architecture="matryoshka", k=8, sparsity=2, tokens=100, samples=300, batch=10, lr=0.01,
         context=32, field="story", seed=4, save_dtype="bfloat16",

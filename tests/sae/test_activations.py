@@ -68,7 +68,7 @@ def test_attention_sinks_are_left_out(
 
     plain = run(tiny, corpus, tmp_path / "plain", tokens=10**9)
     monkeypatch.setattr("trimtab.lm.residual.read", with_sinks)
-    monkeypatch.setattr(activations, "SINK_FACTOR", 1e-2)
+    monkeypatch.setattr("trimtab.sae.shards.SINK_FACTOR", 1e-2)
     found = run(tiny, corpus, tmp_path / "sinks", tokens=500)
     limit = found.manifest["norm_limit"][str(SITES[0])]
     assert float(found.load(found.shards(), SITES[0]).float().norm(dim=-1).max()) <= limit * 1.01
@@ -88,6 +88,19 @@ def test_a_killed_harvest_resumes_to_the_same_files(tiny: Model, corpus: str, tm
     assert len(whole.shards()) > 2
     for ours, theirs in zip(again.shards(), whole.shards(), strict=True):
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_damaged_shard_is_said_and_made_again(tiny: Model, corpus: str, tmp_path: Path) -> None:
+    whole = run(tiny, corpus, tmp_path / "acts")
+    shard = whole.shards()[1]
+    content, manifest = shard.read_bytes(), whole.manifest
+    said: list[str] = []
+    for damage in (content[:-1], content[:-1] + b"x"):
+        shard.write_bytes(damage)
+        again = run(tiny, corpus, tmp_path / "acts", tokens=1, say=said.append)
+        assert shard.read_bytes() == content
+        assert again.manifest["shards"] == manifest["shards"]
+    assert [one.count("shard-00001.safetensors is damaged") for one in said] == [1, 1]
 
 
 def test_another_harvest_in_the_folder_is_refused(tiny: Model, corpus: str, tmp_path: Path) -> None:

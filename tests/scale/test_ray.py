@@ -16,6 +16,7 @@ import pytest
 from trimtab.errors import InputError, UnsupportedError, WorkerError
 from trimtab.evidence.sweep import summarise
 from trimtab.index.build import IndexSpec, build
+from trimtab.sae.activations import harvest
 from trimtab.scale.folder import RunFolder
 from trimtab.scale.run import On, run_units
 from trimtab.scale.store import open_store
@@ -93,6 +94,24 @@ def test_what_ray_cannot_do(cluster: Any) -> None:
         list(run_units(mortal, units, RunFolder(open_store("memory://x"), "units"), TWO))
     with pytest.raises(InputError, match="2 processors, not 3 workers"):
         list(run_units(mortal, units, RunFolder(open_store("/tmp"), "units"), On("ray", 3, 1)))
+
+
+def test_a_harvest_has_the_bytes_of_a_local_one(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trimtab.sae.activations.CONTEXTS_PER_SHARD", 8)
+    world = planted_world()
+    texts = tmp_path / "texts.jsonl"
+    rows = [" ".join(world.texts(concept, 12, 0)) for concept in world.words]
+    texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+    made = {
+        place: harvest(
+            world.model, [str(texts)], [world.site], tmp_path / place, tokens=600, context=32, autocast=False, on=on
+        )
+        for place, on in (("local", On()), ("ray", TWO))
+    }
+    assert made["ray"].tokens == made["local"].tokens >= 600
+    assert len(made["ray"].shards()) >= 3
+    for mine, theirs in zip(made["ray"].shards(), made["local"].shards(), strict=True):
+        assert mine.read_bytes() == theirs.read_bytes()
 
 
 def test_an_index_has_the_bytes_of_a_local_build_and_goes_on_after_a_kill(cluster: Any, tmp_path: Path) -> None:

@@ -120,7 +120,11 @@ def resume(
     kind, words = manifest["kind"], manifest.get("command")
     if not words:
         raise InputError(f"{run} was not made by a command: call what made it again.")
-    if words[: len(COMMANDS.get(kind, ()))] != COMMANDS.get(kind):
+    if kind not in COMMANDS:
+        raise InputError(
+            f"{run} is a part of what another command makes; say that again: {shlex.join(['trimtab', *words])}"
+        )
+    if words[: len(COMMANDS[kind])] != COMMANDS[kind]:
         raise FileError(f"The manifest of {run} names a command that makes no {kind}: {words[:2]}.")
     words = _with(
         words, {"--out": run, "-o": None, "--on": where, "--workers": None if workers is None else str(workers)}

@@ -87,6 +87,8 @@ def run(
     save_dtype: SaveDtype = "float32",
     heldout: Heldout = None,
     resume: Resume = False,
+    where: o.Where = "local",
+    workers: o.Workers = 1,
     device: o.Device = None,
     dtype: o.DtypeOption = None,
     blocks: o.Blocks = None,
@@ -101,6 +103,7 @@ def run(
     from trimtab.files import read_json
     from trimtab.sae.presets import PRESETS
     from trimtab.sae.train import TrainSpec, train
+    from trimtab.scale.run import On
 
     asked = {
         "layer": layer,
@@ -138,7 +141,7 @@ def run(
         def show(p: Progress) -> None:
             bars.show(p.stage, p.done, p.total, f"{p.rate:,.0f} {p.unit}/s  {p.note}")
 
-        folder = train(model, texts, spec, out_folder, heldout=heldout, progress=show)
+        folder = train(model, texts, spec, out_folder, heldout=heldout, on=On(where, workers), progress=show, say=say)
     card = read_json(folder / "card.json")
     if as_json:
         print_json({"sae": str(folder), "card": card})

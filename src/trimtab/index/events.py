@@ -17,8 +17,8 @@ from torch import Tensor
 from trimtab.errors import InputError
 from trimtab.lm.residual import read
 from trimtab.lm.texts import Context, batches
-from trimtab.sae.activations import SINK_FACTOR
 from trimtab.sae.firing import Fired, finder
+from trimtab.sae.shards import SINK_FACTOR
 
 if TYPE_CHECKING:
     from trimtab.lm.model import Model

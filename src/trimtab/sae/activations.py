@@ -1,22 +1,27 @@
 """Texts -> shards of residual activations on disk, for training SAEs.
 
-A window of contexts becomes one shard file: activations at every site asked for, rows shuffled. A window is a
-unit of work with a fixed content, so a killed harvest goes on where it stopped and ends with the same files.
+A window of contexts becomes one shard file: activations at every site asked for, rows shuffled. A window is a unit of
+`trimtab.scale`, so a killed harvest goes on where it stopped and ends with the same files, on whatever machines.
 BOS and attention-sink tokens (norms far above all others) are left out.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtab.errors import InputError, MismatchError
-from trimtab.files import read_json, write_file, write_json
-from trimtab.lm.texts import Context, batches, iter_contexts, iter_texts
+from trimtab.files import read_json, write_json
+from trimtab.lm.texts import Context, iter_contexts, iter_texts
+from trimtab.sae.shards import Shards
+from trimtab.scale.folder import Entry, RunFolder
+from trimtab.scale.run import LOCAL, Done, On, Say, run_units, sound
+from trimtab.scale.store import open_store
+from trimtab.scale.unit import Unit
 from trimtab.spec import Site
 
 if TYPE_CHECKING:
@@ -25,9 +30,6 @@ if TYPE_CHECKING:
     from trimtab.lm.load import Model
 
 CONTEXTS_PER_SHARD = 1024
-TOKENS_PER_BATCH = 2048
-# A token is a sink when its norm exceeds this multiple of the 99.9th percentile of the first shard's norms.
-SINK_FACTOR = 1.5
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,16 @@ def harvest(
     field: str = "text",
     seed: int = 0,
     autocast: bool | None = None,
+    on: On = LOCAL,
     progress: Callable[[Progress], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> Harvest:
     """Write the residual activations of at least `tokens` tokens of `texts` at `sites` into `folder`.
 
     Shards hold bfloat16 [tokens, width] per site (values near 59,000 overflow float16). `autocast` runs the
     matrix products in bfloat16 (default: where the processor has instructions for it); the residual stream
     stays float32. Call again with the same arguments to go on after an interruption; other arguments are refused.
+    `on` Ray, several workers make the shards, in a folder that they all have; `say` is told of shards made again.
     """
     from trimtab.lm.sites import check_site
 
@@ -118,7 +123,10 @@ def harvest(
         "autocast": fast,
     }
     manifest = _manifest(folder, settings)
-    _run(model, texts, sites, folder, manifest, tokens, progress)
+    there = RunFolder(open_store(folder), "harvest")
+    for note in there.begin({"spec": settings}):
+        say(note)
+    _run(Shards(model, tuple(sites), fast, seed), texts, there, manifest, tokens, on, progress, say)
     return open_harvest(folder)
 
 
@@ -133,82 +141,67 @@ def _manifest(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(
-    model: Model,
+    shards: Shards,
     texts: Sequence[str],
-    sites: Sequence[Site],
-    folder: Path,
+    folder: RunFolder,
     manifest: dict[str, Any],
     wanted: int,
+    on: On,
     progress: Callable[[Progress], None],
+    say: Say,
 ) -> None:
-    have = sum(shard["tokens"] for shard in manifest["shards"])
-    if have >= wanted:
+    there = sound(folder, say)
+    enough = sum(shard["tokens"] for shard in manifest["shards"]) >= wanted
+    if enough and all(Path(shard["file"]).stem in there for shard in manifest["shards"]):
         return
+    before, least = manifest["shards"], len(manifest["shards"])
+    manifest["shards"], have, fresh, started = [], 0, 0, time.monotonic()
+    windows = _windows(shards.model, texts, manifest)
+    for done in _each(shards, windows, folder, there, on, say):
+        facts = done.entry.facts
+        manifest["norm_limit"] = dict(facts["norm_limit"])
+        shard = {"file": f"{done.unit.id}.safetensors", "tokens": facts["tokens"], "read": facts["read"]}
+        manifest["shards"].append(shard)
+        have += facts["tokens"]
+        if done.fresh:
+            fresh += facts["tokens"]
+            manifest["seconds"] += done.seconds
+            shown = {**manifest, "shards": [*manifest["shards"], *before[len(manifest["shards"]) :]]}
+            write_json(Path(folder.store.address) / "manifest.json", shown)
+            progress(Progress("activations", have, wanted, "tokens", fresh / (time.monotonic() - started)))
+        if have >= wanted and len(manifest["shards"]) >= least:
+            break
+    if not manifest["shards"]:
+        raise InputError("The texts hold nothing to read: every text is shorter than 16 tokens.")
+
+
+def _windows(model: Model, texts: Sequence[str], manifest: dict[str, Any]) -> Iterator[list[Context]]:
     contexts = iter_contexts(
         iter_texts(texts, field=manifest["field"]),
         lambda batch: model.tokenizer(batch, add_special_tokens=False)["input_ids"],
         bos=model.bos_id,
         length=manifest["context"],
     )
-    for _ in islice(contexts, len(manifest["shards"]) * CONTEXTS_PER_SHARD):
-        pass  # already harvested
-    started, fresh = time.monotonic(), 0
-    while have < wanted:
-        window = list(islice(contexts, CONTEXTS_PER_SHARD))
-        if not window:
-            if not manifest["shards"]:
-                raise InputError("The texts hold nothing to read: every text is shorter than 16 tokens.")
-            break
-        clock = time.monotonic()
-        number = len(manifest["shards"])
-        acts, read_tokens = _window(model, window, sites, manifest)
-        acts = _without_sinks(acts, manifest)
-        kept = _write_shard(folder / f"shard-{number:05d}.safetensors", acts, manifest["seed"] + number)
-        manifest["shards"].append({"file": f"shard-{number:05d}.safetensors", "tokens": kept, "read": read_tokens})
-        manifest["seconds"] += time.monotonic() - clock
-        write_json(folder / "manifest.json", manifest)
-        have, fresh = have + kept, fresh + kept
-        progress(Progress("activations", have, wanted, "tokens", fresh / (time.monotonic() - started)))
+    while window := list(islice(contexts, CONTEXTS_PER_SHARD)):
+        yield window
 
 
-def _window(
-    model: Model, window: Sequence[Context], sites: Sequence[Site], manifest: dict[str, Any]
-) -> tuple[dict[str, torch.Tensor], int]:
-    import torch
-
-    from trimtab.lm.residual import read
-
-    kept: dict[str, list[torch.Tensor]] = {str(site): [] for site in sites}
-    read_tokens = 0
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=manifest["autocast"]):
-        for _, ids, mask in batches(window, tokens=TOKENS_PER_BATCH):
-            keep = mask.bool()
-            if model.bos_id is not None:
-                keep &= ids != model.bos_id
-            read_tokens += int(mask.sum())
-            for site, h in read(model, ids, list(sites), attention_mask=mask).items():
-                kept[str(site)].append(h.cpu()[keep].to(torch.bfloat16))
-    return {site: torch.cat(parts) for site, parts in kept.items()}, read_tokens
-
-
-def _without_sinks(acts: dict[str, torch.Tensor], manifest: dict[str, Any]) -> dict[str, torch.Tensor]:
-    norms = {site: h.float().norm(dim=-1) for site, h in acts.items()}
-    if not manifest["norm_limit"]:
-        manifest["norm_limit"] = {
-            site: SINK_FACTOR * float(n.kthvalue(max(1, round(0.999 * len(n)))).values) for site, n in norms.items()
-        }
-    return {site: acts[site][norms[site] <= manifest["norm_limit"][site]] for site in acts}
-
-
-def _write_shard(path: Path, acts: dict[str, torch.Tensor], seed: int) -> int:
-    import torch
-    from safetensors.torch import save_file
-
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = {site: h[torch.randperm(len(h), generator=generator)] for site, h in acts.items()}
-    with write_file(path) as part:
-        save_file(shuffled, part)
-    return min(len(h) for h in shuffled.values())
+def _each(
+    shards: Shards,
+    windows: Iterator[list[Context]],
+    folder: RunFolder,
+    there: Mapping[str, Entry],
+    on: On,
+    say: Say,
+) -> Generator[Done]:
+    """Every shard in order. The first is made here, since its norms say what a sink is in all of them."""
+    limit: Mapping[str, float] = {}
+    first = [Unit("shard-00000", (0, window, {})) for window in islice(windows, 1)]
+    for done in run_units(shards.open, first, folder, there=there, say=say):
+        limit = done.entry.facts["norm_limit"]
+        yield done
+    rest = (Unit(f"shard-{number:05d}", (number, window, limit)) for number, window in enumerate(windows, 1))
+    yield from run_units(shards.open, rest, folder, on, there=there, say=say)
 
 
 def has_bfloat16(device: torch.device) -> bool:

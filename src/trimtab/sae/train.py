@@ -25,6 +25,7 @@ from trimtab.files import read_json, write_folder, write_json
 from trimtab.lm.sites import check_site
 from trimtab.lm.texts import iter_texts
 from trimtab.sae.activations import Harvest, Progress, harvest, has_bfloat16, stream
+from trimtab.scale.run import LOCAL, On, Say
 from trimtab.spec import Site, Spec
 
 if TYPE_CHECKING:
@@ -72,12 +73,15 @@ def train(
     out: str | Path,
     *,
     heldout: list[str] | None = None,
+    on: On = LOCAL,
     progress: Callable[[Progress], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> Path:
     """Train by `spec` on `texts` and return the folder of the finished SAE, `out`/sae.
 
     `heldout` texts give the numbers in the card (else `texts` are measured, and the card says so).
     Goes on where an earlier call with the same spec stopped. Raises `MismatchError` for another spec in `out`.
+    `on` is where activations are collected; the SAE itself is trained here.
     """
     from trimtab.sae.card import write_card
 
@@ -89,7 +93,7 @@ def train(
     site = Site(layer=spec.layer)
     acts = harvest(
         model, texts, [site], out / "activations", tokens=spec.tokens, context=spec.context, field=spec.field,
-        seed=spec.seed, autocast=spec.autocast, progress=progress,
+        seed=spec.seed, autocast=spec.autocast, on=on, progress=progress, say=say,
     )  # fmt: skip
     fit(acts, site, spec, out, metadata=_metadata(model, site, spec), progress=progress)
     write_card(

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,7 @@ class Worker:
 
 
 def on_ray(
-    open_: Open, units: Iterable[Unit], folder: RunFolder, on: On, there: dict[str, Entry], say: Say, log: Log
+    open_: Open, units: Iterable[Unit], folder: RunFolder, on: On, there: Mapping[str, Entry], say: Say, log: Log
 ) -> Iterator[Done]:
     """`run_units` on Ray. Raises `WorkerError` for a unit whose workers die again and again."""
     if folder.store.protocol == "memory":
@@ -93,7 +93,7 @@ class _Pool:
         self.tries: dict[str, int] = {}
         self.again: deque[Unit] = deque()
 
-    def run(self, units: Iterable[Unit], there: dict[str, Entry]) -> Iterator[Done]:
+    def run(self, units: Iterable[Unit], there: Mapping[str, Entry]) -> Iterator[Done]:
         from trimtab.scale.run import Done
 
         coming = iter(units)

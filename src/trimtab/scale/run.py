@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 
@@ -61,17 +61,19 @@ def run_units(
     folder: RunFolder,
     on: On = LOCAL,
     *,
+    there: Mapping[str, Entry] | None = None,
     tell: Tell = lambda _: None,
     say: Say = lambda _: None,
 ) -> Generator[Done]:
     """Do the units that the folder does not have, and name all of them in their order.
 
     Parts that are damaged are done again, which `say` and the log are told. To stop early, close the iterator: what is
-    being done then is given up. `units` is read no further ahead than the workers need.
+    being done then is given up. `units` is read no further ahead than the workers need. `there` is what `sound` found, if
+    it was called before.
     """
     log = Log(folder.store)
     log.say("begin", where=on.where, workers=on.workers, host=socket.gethostname())
-    there = _sound(folder, say, log)
+    there = sound(folder, say, log) if there is None else there
     began, fresh = time.monotonic(), 0
     try:
         with closing(_do(open_, units, folder, on, there, tell, say, log)) as doing:
@@ -93,15 +95,16 @@ def run_units(
             log.flush()
 
 
-def _sound(folder: RunFolder, say: Say, log: Log) -> dict[str, Entry]:
-    """The entries whose files are as they were written."""
+def sound(folder: RunFolder, say: Say = lambda _: None, log: Log | None = None) -> dict[str, Entry]:
+    """The entries whose files are as they were written; `say` is told of the others."""
     found = folder.entries()
     for entry in list(found.values()):
         wrong = folder.wrong(entry)
         if wrong:
             del found[entry.unit]
             said = f"{', '.join(wrong)} in {folder.store}: {'they are' if len(wrong) > 1 else 'it is'} written again"
-            log.say("damaged", unit=entry.unit, files=wrong)
+            if log is not None:
+                log.say("damaged", unit=entry.unit, files=wrong)
             say(said)
     return found
 
@@ -111,7 +114,7 @@ def _do(
     units: Iterable[Unit],
     folder: RunFolder,
     on: On,
-    there: dict[str, Entry],
+    there: Mapping[str, Entry],
     tell: Tell,
     say: Say,
     log: Log,
@@ -124,7 +127,9 @@ def _do(
     yield from on_ray(open_, units, folder, on, there, say, log)
 
 
-def _here(open_: Open, units: Iterable[Unit], folder: RunFolder, there: dict[str, Entry], tell: Tell) -> Iterator[Done]:
+def _here(
+    open_: Open, units: Iterable[Unit], folder: RunFolder, there: Mapping[str, Entry], tell: Tell
+) -> Iterator[Done]:
     """One after another in this process; nothing is opened when there is nothing to do."""
     worker = f"{socket.gethostname()}:{os.getpid()}"
     with ExitStack() as held:
