@@ -68,8 +68,8 @@ def run_units(
     """Do the units that the folder does not have, and name all of them in their order.
 
     Parts that are damaged are done again, which `say` and the log are told. To stop early, close the iterator: what is
-    being done then is given up. `units` is read no further ahead than the workers need. `there` is what `sound` found, if
-    it was called before.
+    being done then is given up. `units` is read no further ahead than the workers need. `there` is what `sound` found,
+    if it was called before.
     """
     log = Log(folder.store)
     log.say("begin", where=on.where, workers=on.workers, host=socket.gethostname())
