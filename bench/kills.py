@@ -78,6 +78,7 @@ class Bench:
             code = 1
             try:
                 torch.set_num_threads(1)
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without it
                 self.jobs[job](at, on or On())
                 names = [name for name in sys.modules if name.startswith(("trimtab.", "pyarrow.", "safetensors."))]
                 self.loaded.write_text("\n".join(names))
