@@ -27,7 +27,7 @@ SPEC = SweepSpec(
     prompts=("Once upon a time", "My day at work", "The weather in the mountains was", "Last night I dreamt that"),
     features=(11330, 6024, 100, 2000, 5000),
     strengths=(0.25, 0.5, 1.0),
-    seeds=tuple(range(16)),
+    seeds=tuple(range(6)),
     sampling=Sampling(max_new_tokens=60),
 )
 STAGES = {"local-2": (On(), 2), "ray-2": (On("ray", 2, 1), 1), "local-1": (On(), 1), "ray-1": (On("ray", 1, 1), 1)}
