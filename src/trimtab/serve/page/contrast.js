@@ -47,8 +47,9 @@ async function showFinding(found, start, said, results) {
   const known = await briefs(features, start);
   const clusters = found.clusterings[0].clusters.map((one, i) => cluster(one, i, features, known));
   const loose = features.filter(one => one.cluster === null);
-  if (loose.length) clusters.push([h("h3", { class: "group" }, clusters.length ? "In no cluster" : "Features"), folded(loose.map(one => featureCard(one, known)))]);
-  said.textContent = `${count(features.length, "feature")} in ${count(found.clusterings[0].clusters.length, "cluster")}`;
+  if (loose.length) clusters.push([h("h3", { class: "group" }, clusters.length ? "In no cluster" : "The features"), folded(loose.map(one => featureCard(one, known)))]);
+  const groups = found.clusterings[0].clusters.length;
+  said.textContent = count(features.length, "feature") + (groups ? ` in ${count(groups, "cluster")}` : "");
   say(said.textContent);
   show(results, recipe(found), clusters);
 }
@@ -91,7 +92,7 @@ function recipe(found) {
   const { shift, low, high } = found.test;
   const clear = low > 0 ? "" : " It cannot be told from chance.";
   return h("div", { class: "card recipe" }, h("h3", {}, "The recipe that was found"),
-    h("p", {}, `${count(members.length, "feature")} of ${found.chosen}. On texts that chose nothing it makes the positive side ${number(shift)} nats per token likelier (95 %: ${number(low)} to ${number(high)}).${clear}`),
+    h("p", {}, `${count(members.length, "feature")} (${found.chosen}). On texts that chose nothing it makes the positive side ${number(shift)} nats per token likelier (95 %: ${number(low)} to ${number(high)}).${clear}`),
     button("Add it to the panel", () => {
       add(`found: ${found.chosen}`, { members, unit: "raw", strength: 1 });
       say("The recipe is on the panel.");
