@@ -36,9 +36,10 @@ KL = 0.3
 SPARSE = 0.1  # a feature that is on at more of the tokens than this does not fire sparsely
 RARE = 0.01
 SHARED = 3  # of the pairs' positive texts: features of fewer are left to no cluster
-SCALARS = (0.05, 0.1, 0.25, 0.5, 1.0)  # length of the added vector, in lengths of the residual
+SCALARS = (0.05, 0.25, 1.0)  # length of the added vector, in lengths of the residual
 SHOWN_AT = 0.25  # of these, where texts are shown
 SIZES = (10, 30, 100, 300)
+HUNDRED = 100  # statements a side of the recipe that is tried on texts
 DRAWS = 4
 READ = 16
 SAMPLES = 4  # texts of each opening and arm of a verification
@@ -172,7 +173,7 @@ def common_scalar(study: Study) -> tuple[Recipe, int]:
 def scalar(study: Study) -> Plain:
     recipe, count = common_scalar(study)
     factors = sorted(sign * s for s in SCALARS for sign in (-1, 1))
-    curve = measure_dose(study.model, recipe, factors, sae=study.saes[0], texts=8, seed=study.seed)
+    curve = measure_dose(study.model, recipe, factors, sae=study.saes[0], texts=6, seed=study.seed)
     shifts = {str(f): _change(study, recipe * f) for f in factors}
     lines = steered_lines(study.model, study.saes[:1], recipe, OPENINGS, (-SHOWN_AT, 0.0, SHOWN_AT), seed=study.seed)
     return {
@@ -235,10 +236,10 @@ def ways(study: Study) -> Iterator[tuple[str, str, Callable[[], Vectors]]]:
     for method in ("mean_difference", "ridge", "elastic_net", "non_negative", "logistic", "equal"):
         yield (
             "target",
-            f"{method.replace('_', ' ')}, the same features",
+            f"{method.replace('_', ' ')}, features of at least {SHARED} texts",
             lambda m=method: _few(study, m, prompts=SHARED),
         )
-    yield "target", "theirs, features of at least 3 texts", lambda: _few(study, prompts=SHARED)
+    yield "target", f"theirs, features of at least {SHARED} texts", lambda: _few(study, prompts=SHARED)
     yield "target", "no features: mean difference (CAA)", lambda: _few(study, "caa")
     yield "target", "no features: logistic probe", lambda: _few(study, "probe")
     for seed in range(1, DRAWS + 1):
@@ -274,7 +275,7 @@ def ways_tried(study: Study) -> list[Plain]:
 def _arm(study: Study, question: str, name: str, make: Callable[[], Vectors]) -> Plain:
     try:
         vectors = make()
-    except InputError as error:  # no feature is left, say: that way is not on the page
+    except InputError as error:  # no feature is left, say: the page names the reason
         return {"question": question, "name": name, "refused": str(error)}
     strength, reached = matched_strength(study.model, vectors, KL, known=study.known)  # type: ignore[arg-type]
     changes, shifts = [], []
@@ -293,9 +294,9 @@ def _interval(positive: list[float], negative: list[float], paired: bool) -> lis
     return [float(pos.mean() - neg.mean()), low, high]
 
 
-REGRESSION, HUNDREDS, SCALAR = (
-    "their regression, 10 pairs", "their regression, hundreds of statements", "clustered features by a common scalar",
-)  # fmt: skip
+REGRESSION = "their regression, 10 pairs"
+HUNDREDS = f"their regression, {HUNDRED} statements a side"
+SCALAR = "clustered features by a common scalar"
 
 
 def names(study: Study) -> list[str]:
@@ -312,7 +313,7 @@ def recipe_of(study: Study, name: str) -> tuple[Recipe, dict[int, float]]:
         return chosen, dict.fromkeys(list(recipe.features_of(study.saes[0]))[:READ], 1.0)
     texts = study.few
     if name == HUNDREDS and study.many is not None:
-        texts = study.many.take(min(len(study.many), SIZES[-1]), study.seed)
+        texts = study.many.take(min(len(study.many), HUNDRED), study.seed)
     acts, sae = collect(study.model, study.saes[:1], texts)[0], study.saes[0]
     made = fit("per_prompt", acts, sae, sparse(acts, sae), paired=texts.paired)
     strength, _ = matched_strength(study.model, dict(made.vectors), KL, known=study.known)  # type: ignore[arg-type]
@@ -358,7 +359,7 @@ def asked(study: Study) -> Plain | None:
     from trimtab.evidence.questions import balanced, read_questions
 
     measured = {*study.measured.positive, *study.measured.negative}
-    found = balanced([one for one in read_questions(study.questions) if one.statement in measured], 32)
+    found = balanced([one for one in read_questions(study.questions) if one.statement in measured], 24)
     recipe, _ = recipe_of(study, HUNDREDS)
     out = ask(study.model, recipe, found, (-1.0, 1.0), seed=study.seed)
     return {"verdict": out.verdict, "questions": out.questions, "slope": _three(out.slope),

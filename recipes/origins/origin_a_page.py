@@ -18,7 +18,8 @@ SUSPICIONS = {
     "layers": ("One layer is not enough", "Then another layer, or two together, should steer better."),
     "target": (
         "The difference of activations is the wrong target",
-        "Then other ways to weigh the same features should steer better. The last two rows use no features at all.",
+        "Then other ways to weigh features should steer better. They get the features that at least three texts share, "
+        "and so do theirs for comparison. The last two rows use no features at all.",
     ),
     "pairs": (
         "Ten pairs are too few and say too little",
