@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-page check setup docs docs-site pictures package format lock clean \
+.PHONY: help demo test test-page check setup docs docs-site pictures notebook package format lock clean \
         bench bench-engine bench-overhead bench-steps bench-sweep bench-curves bench-tried bench-rows bench-page
 
 help: ## say what can be made
@@ -91,6 +91,9 @@ docs-site: $(VENV)/.installed-dev ## build the documentation's site, site/index.
 pictures: $(VENV)/.installed-dev ## draw the pictures of docs/concepts.md and the outputs of docs/start.md again (minutes)
 	$(BIN)/python tools/pictures.py
 	$(BIN)/python tools/start_page.py
+
+notebook: $(VENV)/.installed-dev ## open the whole story as a notebook, in the browser
+	$(BIN)/marimo edit notebooks/story.py
 
 package: ## build wheel and sdist, install into an empty environment, run the demo from there
 	PYTHON=$(PYTHON) tools/package.sh
