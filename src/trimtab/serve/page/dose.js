@@ -26,7 +26,7 @@ export function setUp() {
     await measure(wanted, "everything on the panel, as the sliders stand", job);
   });
   whileBusy(busy => { go.disabled = busy; });
-  $("dose").append(h("p", { class: "soft" }, "Writes text at strengths from weak to ruinous, both ways, and reads it back. That takes a minute or more; texts can be written meanwhile."), go, job, chart);
+  $("dose").append(h("p", { class: "soft" }, "Writes text at strengths from weak to ruinous, both ways, and reads it back. That takes a minute or more."), go, job, chart);
   watch(what => what === "parts" && shown?.part && draw());
 }
 

@@ -2,10 +2,12 @@
 import { events, post, read } from "./api.js";
 import { $, button, field, h, percent, say, show } from "./dom.js";
 import { marked, readable } from "./highlights.js";
+import { whileBusy } from "./jobs.js";
 import { change, state, steering, steeringOf, watch } from "./state.js";
 
 let model = "", sae = "";
 let written = null; // what the texts that are shown were written with: { settings, parts, steering }
+let busy = false; // whether a job of this page runs
 let stop = null; // ends the texts under way
 let plain = null; // finished unsteered texts and what they were written with: { settings, texts }
 const sides = { unsteered: [], steered: [] };
@@ -49,6 +51,10 @@ export function setUp(start) {
   $("write").append(form, place.trouble, h("div", { class: "row apart" }, place.sums, place.shading), place.texts);
   show(place.texts, h("p", { class: "soft invite" }, "Press Write: the model continues the prompt with and without what is on the panel, from the same random numbers."));
   watch(mark);
+  whileBusy(now => {
+    busy = now;
+    progress();
+  });
 }
 
 function amount(label, min, max, step, name) {
@@ -137,7 +143,7 @@ function put(one, text, done) {
 
 function progress() {
   const all = Object.values(sides).flat(), done = all.filter(one => one.done).length;
-  place.status.textContent = stop ? `${done} of ${all.length} texts are done` : done < all.length ? `stopped: ${done} of ${all.length} texts are complete` : "";
+  place.status.textContent = stop ? `${done} of ${all.length} texts are done${busy ? "; they wait for the next step of the job that runs" : ""}` : done < all.length ? `stopped: ${done} of ${all.length} texts are complete` : "";
 }
 
 /** The features of the parts, with what to call them. */
