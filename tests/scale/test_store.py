@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trimtab.errors import FileError, StorageError, UnsupportedError
-from trimtab.scale.store import open_store
+from trimtab.scale.store import local_folder, open_store
 
 
 @pytest.mark.parametrize("place", ["local", "memory", "s3"])
@@ -54,6 +54,13 @@ def test_what_is_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnsupportedError, match=r"pip install 'trimtab\[scale\]'"):
         open_store("s3://bucket/run")
     _filesystem.cache_clear()
+
+
+def test_an_address_is_not_taken_for_the_name_of_a_folder() -> None:
+    assert local_folder("runs/x") == Path("runs/x")
+    for address in ("s3://bucket/index", Path("s3://bucket/index")):
+        with pytest.raises(UnsupportedError, match="needs a local folder"):
+            local_folder(address)
 
 
 def test_a_server_that_is_gone_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

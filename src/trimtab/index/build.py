@@ -29,7 +29,7 @@ from trimtab.sae.firing import finder
 from trimtab.scale.folder import FORMAT as RUN_FORMAT
 from trimtab.scale.folder import RunFolder
 from trimtab.scale.run import LOCAL, On, Say
-from trimtab.scale.store import open_store
+from trimtab.scale.store import local_folder, open_store
 
 if TYPE_CHECKING:
     from trimtab.lm.model import Model
@@ -66,7 +66,7 @@ def build(
     should know. Raises `MismatchError` when the folder holds an index of something else, `InputError` when there is
     nothing to read.
     """
-    spec, folder = spec or IndexSpec(), Path(folder)
+    spec, folder = spec or IndexSpec(), local_folder(folder)
     if model.context is not None and spec.context > model.context:
         raise InputError(f"{model.name} reads at most {model.context} tokens at once, not {spec.context}.")
     about = _about(model, sae, texts, spec)

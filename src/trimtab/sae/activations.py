@@ -20,7 +20,7 @@ from trimtab.lm.texts import Context, iter_contexts, iter_texts
 from trimtab.sae.shards import Shards
 from trimtab.scale.folder import Entry, RunFolder
 from trimtab.scale.run import LOCAL, Done, On, Say, run_units, sound
-from trimtab.scale.store import open_store
+from trimtab.scale.store import local_folder, open_store
 from trimtab.scale.unit import Unit
 from trimtab.spec import Site
 
@@ -107,7 +107,7 @@ def harvest(
     """
     from trimtab.lm.sites import check_site
 
-    folder = Path(folder)
+    folder = local_folder(folder)
     for site in sites:
         check_site(site, model.n_layers)
     fast = has_bfloat16(model.device) if autocast is None else autocast

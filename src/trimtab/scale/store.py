@@ -159,6 +159,13 @@ def open_store(folder: str | os.PathLike[str] | Store) -> Store:
     return store
 
 
+def local_folder(folder: str | os.PathLike[str]) -> Path:
+    """A folder of this machine. Raises `UnsupportedError` for an address, which a `Path` would take for a name."""
+    if re.match(r"\w\w+:/", os.fspath(folder)):
+        raise UnsupportedError(f"{folder}: this needs a local folder (workers elsewhere: a disk that they all have).")
+    return Path(folder)
+
+
 @lru_cache
 def _filesystem(protocol: str) -> AbstractFileSystem:
     try:
