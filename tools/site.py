@@ -35,6 +35,7 @@ NAV: dict[str, dict[str, str] | str] = {
         "Prove it": "evidence.md",
         "Judge texts": "judges.md",
         "Sweep, draw texts": "sweeps.md",
+        "Run for long, on many machines": "scale.md",
         "Train an SAE": "training.md",
         "Index features": "index.md",
         "Serve": "serve.md",
