@@ -40,6 +40,7 @@ NAV: dict[str, dict[str, str] | str] = {
         "Index features": "index.md",
         "Serve": "serve.md",
         "Use recipes elsewhere": "formats.md",
+        "Work on many machines": "scale.md",
     },
     "Questions": "faq.md",
     "Measured": {"Limits": "limits.md", "Finding": "finding-measured.md", "Performance": "performance.md"},
