@@ -54,7 +54,7 @@ def server(*options: str) -> Iterator[Running]:
 def serve_planted(folder: Path, slots: int, queue: int, seconds: float) -> None:
     """Serve the planted model with an index, as `trimtab serve --json` does; recipes and index lie in `folder`."""
     from trimtab.index.build import build
-    from trimtab.index.state import IndexSpec
+    from trimtab.index.spec import IndexSpec
     from trimtab.serve.app import create_app
     from trimtab.serve.limits import Limits
     from trimtab.serve.run import listen

@@ -18,7 +18,8 @@ from trimtab.index import state as state_module
 from trimtab.index import tables as tables_module
 from trimtab.index.events import Events
 from trimtab.index.sample import BIN_EDGES, BINS, best, bins
-from trimtab.index.state import MAX_SOURCES, OTHER, IndexSpec, State, tokens_path
+from trimtab.index.spec import IndexSpec
+from trimtab.index.state import MAX_SOURCES, OTHER, State, tokens_path
 from trimtab.index.store import FORMAT, Index, open_index
 from trimtab.index.tables import write_tables
 

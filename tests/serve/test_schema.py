@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
 
 from trimtab.index.build import build
 from trimtab.index.lens import add_lens
-from trimtab.index.state import IndexSpec
+from trimtab.index.spec import IndexSpec
 from trimtab.index.store import open_index
 from trimtab.serve.limits import Limits
 from trimtab.serve.responses import ChatChunk, CompletionChunk

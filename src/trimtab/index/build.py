@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from trimtab.errors import InputError, MismatchError
 from trimtab.files import write_json
 from trimtab.index.sample import BINS, LOWEST
-from trimtab.index.state import IndexSpec, State, saved_about, tokens_path
+from trimtab.index.spec import IndexSpec
+from trimtab.index.state import State, saved_about, tokens_path
 from trimtab.index.store import FORMAT, Index, open_index
 from trimtab.lm.packed import packed_layers
 from trimtab.lm.texts import Context, iter_contexts, iter_texts, total_bytes

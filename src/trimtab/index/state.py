@@ -6,10 +6,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from trimtab.files import write_file
 from trimtab.index.events import Events
@@ -30,37 +29,15 @@ from trimtab.index.sample import (
     salts,
     top_key,
 )  # fmt: skip
+from trimtab.index.spec import IndexSpec
 from trimtab.index.tally import Tally
 from trimtab.index.tokenfile import TokenFile
-from trimtab.spec import Spec
 
 _FOLD = 50_000  # candidates that wait before they are merged; when they are merged does not change the result
 _PRUNE_EVERY = 4  # windows between prunes of the tallies; fixed, since it decides what a tally keeps
 _NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
 MAX_SOURCES = 64
 OTHER = "(other sources)"
-
-
-class IndexSpec(Spec):
-    """What an index holds. `top`, `random` and `per_band` are examples of each feature; an example is the firing token
-    with `before` and `after` tokens around it. `words` and `partners` are how many tokens and features are counted
-    for each feature; pairs are counted among the `pairs` strongest features of each token.
-    """
-
-    context: Annotated[int, Field(ge=8)] = 128
-    tokens: Annotated[int, Field(ge=1)] | None = None
-    field: str = "text"
-    top: Annotated[int, Field(ge=1)] = 20
-    random: Annotated[int, Field(ge=0)] = 10
-    per_band: Annotated[int, Field(ge=0)] = 4
-    per_document: Annotated[int, Field(ge=1)] = 1
-    before: Annotated[int, Field(ge=0, le=10_000)] = 24
-    after: Annotated[int, Field(ge=0, le=10_000)] = 8
-    words: Annotated[int, Field(ge=1)] = 128
-    partners: Annotated[int, Field(ge=1)] = 64
-    pairs: Annotated[int, Field(ge=0)] = 8
-    window: Annotated[int, Field(ge=1)] = 256
-    seed: int = 0
 
 
 @dataclass
