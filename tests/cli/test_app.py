@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from trimtab.cli import app, models
 from trimtab.cli.app import COMMANDS
 from trimtab.errors import FileError
+from trimtab.scale.folder import COMMAND
 
 ROOT = Path(__file__).parents[2]
 NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
@@ -77,3 +78,11 @@ def test_unknown_command_is_bad_input(run: Any) -> None:
 
 def test_version(run: Any) -> None:
     assert run("--version").stdout == "trimtab 0.1.0\n"
+
+
+def test_words_of_a_command_end_with_it(run: Any) -> None:
+    """What Python does after a command in the same process is not that command's run."""
+    assert run("saes", "--json").exit_code == 0
+    assert COMMAND.get() is None
+    assert run("feature", "no number").exit_code == 2
+    assert COMMAND.get() is None

@@ -69,11 +69,11 @@ class Commands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep the words as they were typed."""
         WORDS.set(tuple(args))
-        COMMAND.set(tuple(args))
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
+        """Run the command; the manifests of runs that it begins have its words."""
+        before = COMMAND.set(WORDS.get())
         try:
             return super().invoke(ctx)
         except TrimtabError as error:
@@ -82,6 +82,8 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             complain("Interrupted.")
             raise typer.Exit(130) from None
+        finally:
+            COMMAND.reset(before)
 
 
 app = typer.Typer(
