@@ -42,6 +42,7 @@ NAV: dict[str, dict[str, str] | str] = {
         "Use recipes elsewhere": "formats.md",
         "Work on many machines": "scale.md",
     },
+    "Two stories": {"A persona from ten pairs": "origin-a.md", "Four features": "origin-b.md"},
     "Questions": "faq.md",
     "Measured": {"Limits": "limits.md", "Finding": "finding-measured.md", "Performance": "performance.md"},
     "Reference": {"Command line": "cli.md", "Python": "reference.md", "Files": "files.md"},
