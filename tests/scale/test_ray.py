@@ -14,7 +14,11 @@ from typing import Any
 import pytest
 
 from trimtab.errors import InputError, UnsupportedError, WorkerError
+from trimtab.evidence.benchmark.concepts import concept_of
+from trimtab.evidence.benchmark.run import run as run_bench
+from trimtab.evidence.benchmark.units import BenchSpec, cells_of
 from trimtab.evidence.sweep import summarise
+from trimtab.find.pairs import ContrastSet
 from trimtab.index.build import IndexSpec, build
 from trimtab.sae.activations import harvest
 from trimtab.scale.folder import RunFolder
@@ -71,6 +75,24 @@ def test_a_sweep_and_its_summary_on_an_object_store_have_the_bytes_of_a_local_ru
     here = content(tmp_path)
     assert len(here) == 3 + 2 * 2 * 5
     assert {name: open_store(f"{s3}/sweep").read(name) for name in here} == here
+
+
+def test_a_benchmark_on_an_object_store_has_the_bytes_of_a_local_one(cluster: Any, tmp_path: Path, s3: str) -> None:
+    world = planted_world()
+    concepts = [
+        concept_of(ContrastSet.of(world.texts(name, 24, 1), world.texts(None, 24, 2), name=name))
+        for name in ("sea", "fire")
+    ]
+    dose = tuple(text[:60] for text in world.texts(None, 4, 3))
+    spec = BenchSpec(prompts=("the cat saw",), dose_prompts=dose, samples=4, sampling=Sampling(max_new_tokens=8))
+    cells = cells_of(["sea", "fire"], ["mean difference", "prompt by examples"], [0.1, 0.3])
+    for place, on in ((str(tmp_path), On()), (f"{s3}/bench", TWO)):
+        rest = run_bench(world.model, [world.sae], place, spec, concepts, cells, witness=world.sae, on=on)
+        assert not rest.cells
+    here = content(tmp_path)
+    # the manifest; unsteered texts and their entry; entries and scores of 8 cells; texts of 6, recipes of 4; judges
+    assert len(here) == 1 + 3 + 2 * 8 + 6 + 4 + 2
+    assert {name: open_store(f"{s3}/bench").read(name) for name in here} == here
 
 
 def test_a_worker_that_dies_costs_its_unit_only(cluster: Any, tmp_path: Path) -> None:

@@ -261,16 +261,15 @@ def test_a_truncated_file_is_refused(share: float, make_sae, path) -> None:
 
 
 def test_a_failed_save_leaves_the_old_file(make_sae, path, monkeypatch) -> None:
-    from trimtab.steer import recipe_file
-
     recipe = Recipe.add(make_sae(), {3: 2.0})
     recipe.save(path)
+    write = Path.write_bytes
 
-    def full(tensors, part, metadata) -> None:
-        Path(part).write_bytes(b"half")
+    def full(part: Path, content: bytes) -> None:
+        write(part, content[:9])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(recipe_file, "save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(Exception, match="disk is full"):
         (recipe * 2).save(path)
     assert Recipe.load(path) == recipe

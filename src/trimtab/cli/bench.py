@@ -18,8 +18,7 @@ from trimtab.errors import InputError
 if TYPE_CHECKING:
     from trimtab.evidence.benchmark.concepts import Concept
     from trimtab.evidence.benchmark.run import Left
-    from trimtab.evidence.benchmark.table import Table
-    from trimtab.evidence.benchmark.units import Unit
+    from trimtab.evidence.benchmark.units import Cell
 
 EXAMPLES = """Examples:
 
@@ -31,9 +30,7 @@ EXAMPLES = """Examples:
 
 
 def run(
-    folder: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the run goes; a run that is there goes on.")
-    ],
+    folder: o.RunAt,
     concepts: Annotated[
         list[str] | None,
         typer.Option("--concept", metavar="NAME", help="May be given several times.", show_default="all"),
@@ -84,6 +81,8 @@ def run(
         bool, typer.Option("--dry-run", help="Say what is left to do, and how long it takes at the pace so far.")
     ] = False,
     show_list: Annotated[bool, typer.Option("--list", help="List the methods, and stop.")] = False,
+    where: o.Where = "local",
+    workers: o.Workers = 1,
     device: o.Device = None,
     dtype: o.DtypeOption = None,
     blocks: o.Blocks = None,
@@ -91,13 +90,13 @@ def run(
 ) -> None:
     """Compare steering methods on concepts, at equal KL budgets, by judges that no method has seen.
 
-    Half of each concept's texts is for the methods, the other half for the judges. The folder gets recipes (made/),
-    texts (texts/), scores (scores/), what the judges are worth (judges/), and table.json, table.md, table.svg.
-    The judge's key is read from OPENAI_API_KEY.
+    Half of each concept's texts is for the methods, the other half for the judges. The folder is a run folder: it gets
+    recipes/, texts/, scores/, what the judges are worth (judges/), and table.json, table.md, table.svg. Concepts,
+    methods and budgets may be added to it later. The judge's key is read from OPENAI_API_KEY.
     """
     from trimtab.evidence.benchmark.methods import METHODS, check_methods
     from trimtab.evidence.benchmark.prompts import DEV, TEST
-    from trimtab.evidence.benchmark.units import BenchSpec, Folder, units_of
+    from trimtab.evidence.benchmark.units import BenchSpec, cells_of
 
     if show_list:
         for name, method in METHODS.items():
@@ -112,35 +111,35 @@ def run(
         }
     )
     chosen = _concepts(pairs, concepts or [])
-    units = units_of([one.name for one in chosen], check_methods(methods or []), budgets or [0.5])
-    place = Folder(folder)
-    from trimtab.evidence.benchmark.run import left
+    cells = cells_of([one.name for one in chosen], check_methods(methods or []), budgets or [0.5])
+    from trimtab.evidence.benchmark.run import folder_of, left
     from trimtab.evidence.benchmark.run import run as run_bench
+    from trimtab.scale.run import On
 
     if dry_run:
-        _say_left(left(place, units, chosen, spec), len(units), as_json)
+        _say_left(left(folder_of(folder), cells, spec), len(cells), as_json)
         return
+    on = On(where, workers)
     model, saes = open_several(model_name, sae_names or _shipped(model_name), device, dtype, blocks)
     independent = other_model(fluency_model, device)
     with Bars() as bars:
         try:
             rest = run_bench(
-                model, saes, place, spec, chosen, units, witness=saes[-1], independent=independent,
-                endpoint=endpoint(judge_url, judge_model), seconds=None if minutes is None else minutes * 60,
-                progress=bars.show,
+                model, saes, folder, spec, chosen, cells, witness=saes[-1], independent=independent,
+                endpoint=endpoint(judge_url, judge_model), on=on, seconds=None if minutes is None else minutes * 60,
+                progress=bars.show, say=say,
             )  # fmt: skip
         except KeyboardInterrupt:
             bars.finish()
             complain(f"The same command goes on with {folder}.")
             raise
-    from trimtab.evidence.benchmark.table import tabulate
-
-    if not rest.nothing:
-        _say_left(rest, len(units), as_json)
+    if rest.cells:
+        _say_left(rest, len(cells), as_json)
         say(f"the same command goes on with {folder}")
-    complete = [one for one in chosen if left(place, _of(one, units), [one], spec).nothing]
+    begun = {cell.concept for cell in rest.cells}
+    complete = [cell for cell in cells if cell.concept not in begun]
     if complete:
-        _report(tabulate(place, complete, units), folder, as_json and rest.nothing)
+        _report(complete, folder, as_json and not rest.cells)
 
 
 def _concepts(pairs: Path | None, names: list[str]) -> list[Concept]:
@@ -161,31 +160,25 @@ def _shipped(model_name: str) -> list[str] | None:
     return [one.name for one in list_saes()] if model_name == o.DEFAULT else None
 
 
-def _of(concept: Concept, units: Sequence[Unit]) -> list[Unit]:
-    return [unit for unit in units if unit.concept in (None, concept.name)]
-
-
-def _say_left(rest: Left, units: int, as_json: bool) -> None:
+def _say_left(rest: Left, cells: int, as_json: bool) -> None:
     if as_json:
-        print_json({"units": units, **rest.__dict__})
+        print_json({"units": cells, "left": len(rest.cells), "tokens": rest.tokens, "seconds": rest.seconds})
         return
-    print(
-        f"{units:,} units; left: {rest.recipes:,} recipes to make, {rest.units:,} units to write (at most "
-        f"{rest.tokens:,} tokens), {rest.judgements:,} to judge"
-    )
-    if rest.seconds is not None and not rest.nothing:
+    print(f"{cells:,} units; left: {len(rest.cells):,}, with at most {rest.tokens:,} tokens to write")
+    if rest.seconds is not None and rest.cells:
         print(f"about {rest.seconds / 60:.0f} minutes at the pace of this folder so far")
 
 
-def _report(table: Table, folder: Path, as_json: bool) -> None:
+def _report(cells: Sequence[Cell], folder: str, as_json: bool) -> None:
     """Write the table of the concepts that are complete, and show it."""
-    from trimtab.evidence.benchmark.table import picture
-    from trimtab.files import write_file, write_json
+    from trimtab.evidence.benchmark.table import picture, tabulate
+    from trimtab.scale.store import open_store
 
-    write_json(folder / "table.json", table.model_dump(mode="json"))
-    with write_file(folder / "table.md") as part:
-        part.write_text(table.markdown(), encoding="utf-8")
-    picture(table, folder / "table.svg")
+    store = open_store(folder)
+    table = tabulate(store, cells)
+    store.write_json("table.json", table.model_dump(mode="json"))
+    store.write("table.md", table.markdown().encode())
+    store.write("table.svg", picture(table))
     if as_json:
         print_json(table.model_dump(mode="json"))
     else:

@@ -24,7 +24,7 @@ EXAMPLES = """Examples:
 """
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, here or at s3://bucket/folder.")]
-COMMANDS = {"sweep": ["sweep"], "corpus": ["corpus", "sample"], "index": ["index", "build"]}
+COMMANDS = {"sweep": ["sweep"], "corpus": ["corpus", "sample"], "index": ["index", "build"], "benchmark": ["bench"]}
 """The command that makes each kind of run."""
 
 group = typer.Typer(
@@ -73,7 +73,9 @@ def show(run: Run, as_json: o.Json = False) -> None:
     )
     if manifest.get("command"):
         print(f"made by: {shlex.join(['trimtab', *manifest['command']])}")
-    for key in sorted(manifest.keys() - {"format", "kind", "command"}):
+    for words in manifest.get("added", []):
+        print(f"and by: {shlex.join(['trimtab', *words])}")
+    for key in sorted(manifest.keys() - {"format", "kind", "command", "added", "units"}):
         print(f"{key}: {json.dumps(manifest[key], ensure_ascii=False)}")
     for line in about["wrong"]:
         print(line)
@@ -112,31 +114,36 @@ def resume(
     where: Annotated[str | None, typer.Option("--on", metavar="WHERE", help="As before, unless it is given.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="As before, unless it is given.")] = None,
 ) -> None:
-    """Go on with a run: the command of its manifest again, which writes what is missing or damaged."""
+    """Go on with a run: the commands of its manifest again, which write what is missing or damaged."""
     from trimtab.cli.app import app
     from trimtab.scale.folder import read_manifest
 
     manifest = read_manifest(_open(run))
-    kind, words = manifest["kind"], manifest.get("command")
-    if not words:
-        raise InputError(f"{run} was not made by a command: call what made it again.")
-    if kind not in COMMANDS:
-        raise InputError(
-            f"{run} is a part of what another command makes; say that again: {shlex.join(['trimtab', *words])}"
-        )
-    if words[: len(COMMANDS[kind])] != COMMANDS[kind]:
-        raise FileError(f"The manifest of {run} names a command that makes no {kind}: {words[:2]}.")
-    words = _with(
-        words, {"--out": run, "-o": None, "--on": where, "--workers": None if workers is None else str(workers)}
-    )
-    say(shlex.join(["trimtab", *words]))
-    raise typer.Exit(app(words, prog_name="trimtab", standalone_mode=False) or 0)
+    kind, commands = manifest["kind"], [manifest.get("command"), *manifest.get("added", [])]
+    for words in commands:
+        if not words:
+            raise InputError(f"{run} was not made by a command: call what made it again.")
+        if kind not in COMMANDS:
+            raise InputError(
+                f"{run} is a part of what another command makes; say that again: {shlex.join(['trimtab', *words])}"
+            )
+        if words[: len(COMMANDS[kind])] != COMMANDS[kind]:
+            raise FileError(f"The manifest of {run} names a command that makes no {kind}: {words[:2]}.")
+    changed = {"--out": run, "--on": where, "--workers": None if workers is None else str(workers)}
+    for words in commands:
+        words = _with(words, changed)
+        say(shlex.join(["trimtab", *words]))
+        code = app(words, prog_name="trimtab", standalone_mode=False)
+        if code:
+            raise typer.Exit(code)
 
 
 def _with(words: list[str], options: dict[str, str | None]) -> list[str]:
-    """The words of a command with some options replaced. -o is another name of --out, whose value is always given."""
+    """The words of a command with some options replaced. -o is another name of --out, whose value is always given, and
+    what is resumed goes on to its end.
+    """
     kept, skip = [], False
-    gone = {name for name, value in options.items() if value is not None} | {"-o"}
+    gone = {name for name, value in options.items() if value is not None} | {"-o", "--minutes"}
     for word in words:
         if skip or any(word.startswith(f"{name}=") for name in gone if name.startswith("--")):
             skip = False
@@ -164,7 +171,7 @@ def _about(store: Store) -> dict[str, Any]:
         manifest = read_manifest(store)
     except TrimtabError as error:
         return {"run": str(store), "kind": "?", "done": 0, "units": None, "bytes": 0, "wrong": [str(error)]}
-    folder = RunFolder(store, manifest["kind"])
+    folder, units = RunFolder(store, manifest["kind"]), manifest.get("units")
     entries = folder.entries()
     wrong = {unit: folder.wrong(entry) for unit, entry in entries.items()}
     sound = [entry for unit, entry in entries.items() if not wrong[unit]]
@@ -172,7 +179,7 @@ def _about(store: Store) -> dict[str, Any]:
         "run": str(store),
         "kind": manifest["kind"],
         "done": len(sound),
-        "units": manifest.get("units"),
+        "units": len(units) if isinstance(units, dict) else units,
         "bytes": sum(size for entry in sound for size, _ in entry.files.values()),
         "wrong": [line for lines in wrong.values() for line in lines],
     }

@@ -29,9 +29,17 @@ class Line:
 
 
 def write(
-    model: Model, lines: Sequence[Line], sampling: Sampling, seed: int, progress: Progress | None = None
+    model: Model,
+    lines: Sequence[Line],
+    sampling: Sampling,
+    seed: int,
+    progress: Progress | None = None,
+    batch_size: int | None = None,
 ) -> list[tuple[tuple[int, ...], int]]:
-    """Token ids of each line, prompt included, and where the generated ones start. An end token is kept."""
+    """Token ids of each line, prompt included, and where the generated ones start. An end token is kept.
+
+    `batch_size` None chooses from the free memory.
+    """
     from trimtab.lm.decode import Row, decode
     from trimtab.lm.memory import rows_that_fit
     from trimtab.lm.sampling import stream_key
@@ -54,7 +62,7 @@ def write(
     written = decode(
         model,
         rows,
-        batch_size=rows_that_fit(model, longest),
+        batch_size=batch_size or rows_that_fit(model, longest),
         stops=model.eos_ids,
         progress=None if progress is None else lambda now: progress("writing", now.tokens, now.tokens + now.left),
     )

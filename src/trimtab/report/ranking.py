@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike
 
-from trimtab.files import write_file
 from trimtab.report.curves import COLOURS, TEXT
 
 
@@ -22,8 +21,8 @@ class Dot:
     note: str = ""
 
 
-def draw(path: str | PathLike[str], dots: Sequence[Dot], label: str, level: float | None = None) -> None:
-    """Write an SVG with the names in the order of their best dot, the best on top. The same numbers give the same file.
+def draw(dots: Sequence[Dot], label: str, level: float | None = None) -> bytes:
+    """An SVG with the names in the order of their best dot, the best on top. The same numbers give the same file.
 
     level: a dashed vertical line, such as the value without steering.
     """
@@ -60,5 +59,6 @@ def draw(path: str | PathLike[str], dots: Sequence[Dot], label: str, level: floa
         ax.spines[["top", "right"]].set_visible(False)
         handles = [Line2D([], [], color=colours[group], marker="o", markersize=4, label=group) for group in groups]
         figure.legend(handles=handles, loc="outside upper left", ncols=len(groups), frameon=False)
-        with write_file(path) as part:
-            figure.savefig(part, format="svg", metadata={"Date": None})
+        file = io.BytesIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()

@@ -29,7 +29,7 @@ from trimtab.scale.unit import Part
 
 FORMAT = "trimtab.run/1"
 MANIFEST = "run.json"
-_MAY_DIFFER = ("versions", "command")
+_MAY_DIFFER = ("versions", "command", "added")
 _PACKAGES = ("trimtab", "torch", "transformers", "numpy", "pyarrow")
 
 COMMAND: ContextVar[tuple[str, ...] | None] = ContextVar("COMMAND", default=None)
@@ -63,19 +63,26 @@ class RunFolder:
             raise FileError(f"{self.store} is not a {self.kind}'s folder: it holds a {found['kind']}. Choose another.")
         return found
 
-    def begin(self, wanted: Mapping[str, Any]) -> list[str]:
+    def begin(self, wanted: Mapping[str, Any], grows: Mapping[str, dict[str, Any]] = {}) -> list[str]:
         """Write the manifest, or see that it is the same; notes on what differs without being another run.
 
+        `grows`: values of the manifest that later calls may add to, but not change; the commands that did are kept.
         Raises `MismatchError` with every difference when the folder holds another run.
         """
-        manifest = {"format": FORMAT, "kind": self.kind, **wanted, "versions": versions()}
+        manifest = {"format": FORMAT, "kind": self.kind, **wanted, **grows, "versions": versions()}
         if COMMAND.get() is not None:
             manifest["command"] = list(COMMAND.get() or ())
         found = self.manifest()
         if found is None:
             self.store.write_json(MANIFEST, manifest)
             return []
-        refuse_another(self.store, found, manifest)
+        there = {key: found.get(key, {}) for key in grows}
+        same = {key: {name: grows[key].get(name, value) for name, value in there[key].items()} for key in grows}
+        refuse_another(self.store, found, {**manifest, **same})
+        if any(grows[key].keys() - there[key].keys() for key in grows):
+            added = [*found.get("added", []), *([manifest["command"]] if "command" in manifest else [])]
+            grown = {key: there[key] | grows[key] for key in grows}
+            self.store.write_json(MANIFEST, {**found, **grown, "added": added})
         was, now = found["versions"], manifest["versions"]
         return [
             f"{self.store} was begun with {name} {was.get(name)}, this is {now.get(name)}: what is added may differ "
@@ -165,6 +172,17 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def pace(store: Store) -> float | None:
+    """Seconds for each unit so far, by the logs, beginnings included; None where none was done."""
+    seconds, units = 0.0, 0
+    for name in store.names("log/*.jsonl"):
+        lines = [json.loads(line) for line in store.read(name).decode().splitlines()]
+        times = [line["time"] for line in lines if line["what"] == "done"]
+        units += len(times)
+        seconds += times[-1] - lines[0]["time"] if times else 0.0
+    return seconds / units if units else None
 
 
 @dataclass

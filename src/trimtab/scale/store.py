@@ -129,7 +129,7 @@ class Store:
 
     def write_json(self, name: str, value: Any) -> None:
         """Put a JSON file in place; NaN and infinity are refused by the encoder."""
-        self.write(name, (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode())
+        self.write(name, json_bytes(value))
 
     def read_json(self, name: str) -> Any:
         """What a JSON file holds. Raises `FileError` when it is missing or damaged."""
@@ -157,6 +157,11 @@ def open_store(folder: str | os.PathLike[str] | Store) -> Store:
     store = Store(address)
     store._fs  # noqa: B018 (said now, not after an hour)
     return store
+
+
+def json_bytes(value: Any) -> bytes:
+    """What a JSON file of a value holds."""
+    return (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 def local_folder(folder: str | os.PathLike[str]) -> Path:

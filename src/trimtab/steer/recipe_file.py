@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from trimtab.errors import FileError, InputError, MismatchError
@@ -60,7 +60,14 @@ class Header(Spec):
 
 
 def save(recipe: Recipe, path: str | PathLike[str]) -> None:
-    """Write `recipe`; see `Recipe.save`. Raises `InputError` for a recipe without edits or with NaN in its notes."""
+    """Write `recipe`; see `Recipe.save`. Raises what `as_bytes` raises."""
+    content = as_bytes(recipe)
+    with write_file(path) as part:
+        part.write_bytes(content)
+
+
+def as_bytes(recipe: Recipe) -> bytes:
+    """What the file of a recipe holds. Raises `InputError` for one without edits or with NaN in its notes."""
     if not recipe.edits:
         raise InputError("This recipe has no edits, so there is nothing to save.")
     tensors: dict[str, Tensor] = {}
@@ -91,8 +98,7 @@ def save(recipe: Recipe, path: str | PathLike[str]) -> None:
         raise InputError(
             f"The recipe's notes take more than {HEADER_LIMIT // 2**21} MiB of JSON; keep them in a file of their own."
         )
-    with write_file(path) as part:
-        save_file(tensors, part, {KEY: text})
+    return bytes(to_bytes(tensors, {KEY: text}))
 
 
 def load(path: str | PathLike[str], sae: SAE | None = None) -> Recipe:

@@ -14,12 +14,12 @@ from trimtab.evidence.benchmark.methods import METHODS, check_methods
 from trimtab.evidence.benchmark.prompts import DEV, TEST
 from trimtab.evidence.benchmark.score import Anchor, concept_score, fluency_score, scored
 from trimtab.evidence.benchmark.table import picture, tabulate
-from trimtab.evidence.benchmark.units import Folder, Unit, units_of
+from trimtab.evidence.benchmark.units import Cell, cells_of
 from trimtab.evidence.judges.judge import Judge
-from trimtab.files import write_json
 from trimtab.find.overlap import near_duplicates
 from trimtab.find.pairs import leaks
 from trimtab.find.sources import shipped, shipped_names
+from trimtab.scale.store import Store
 
 
 def test_the_concept_is_as_sure_as_its_witnesses_together() -> None:
@@ -57,17 +57,16 @@ def test_a_text_needs_both() -> None:
     assert [one.score for one in found[1:]] == [0.0, 0.0, None]
 
 
-def test_units_and_where_they_are_kept() -> None:
-    units = units_of(["sea", "my own"], ["unsteered", "random", "prompt in words"], [0.1, 0.5])
-    assert units[0] == Unit(None, "unsteered", None)
-    assert [unit.path for unit in units] == [
-        "unsteered", "sea/random@0.1", "sea/random@0.5", "sea/prompt-in-words",
-        "my-own/random@0.1", "my-own/random@0.5", "my-own/prompt-in-words",
+def test_cells_and_where_they_are_kept() -> None:
+    cells = cells_of(["sea", "my--own"], ["unsteered", "random", "prompt in words"], [0.1, 0.5])
+    assert [cell.id for cell in cells] == [
+        "sea--unsteered", "sea--random@0.1", "sea--random@0.5", "sea--prompt-in-words",
+        "my-own--unsteered", "my-own--random@0.1", "my-own--random@0.5", "my-own--prompt-in-words",
     ]  # fmt: skip
     with pytest.raises(InputError, match="different numbers above 0"):
-        units_of(["sea"], ["random"], [0.5, 0.5])
+        cells_of(["sea"], ["random"], [0.5, 0.5])
     with pytest.raises(InputError, match="only in their punctuation"):
-        units_of(["a b", "a-b"], ["random"], [0.5])
+        cells_of(["a b", "a-b"], ["random"], [0.5])
     with pytest.raises(InputError, match="Unknown method 'caa'"):
         check_methods(["caa"])
     assert check_methods([]) == tuple(METHODS)
@@ -101,22 +100,20 @@ def test_concepts_of_a_folder(tmp_path: Path) -> None:
         concepts_in(tmp_path)
 
 
-def judged(folder: Folder, concept: str, method: str, budget: float | None, scores: list[float | None]) -> None:
-    unit = Unit(concept, method, budget)
+def judged(store: Store, cell: Cell, scores: list[float | None]) -> None:
     columns = dict.fromkeys(("score", "concept_score", "fluency_score"), scores)
-    write_json(folder.file("scores", unit.path), {**unit.as_dict(), **columns, "kl": budget, "cross_entropy": None})
-    if budget is not None:
-        problem = "it found nothing" if concept == "love" else None
-        write_json(folder.file("made", unit.path), {**unit.as_dict(), "problem": problem})
+    made = {"problem": "it found nothing" if cell.concept == "love" else None} if cell.budget else None
+    about = {"made": made, "kl": cell.budget, "cross_entropy": None}
+    store.write_json(f"scores/{cell.id}.json", {**cell.__dict__, **columns, **about})
 
 
 def test_the_table_counts_concepts_not_texts(tmp_path: Path) -> None:
-    folder, concepts = Folder(tmp_path), shipped_concepts(["fear", "food", "love", "money", "sea", "war"])
-    for i, concept in enumerate(concepts):
-        judged(folder, concept.name, "unsteered", None, [0.1, 0.1])
-        judged(folder, concept.name, "find", 0.5, [0.5 + i / 100, None] if i else [0.5] * 9)
-    units = units_of([one.name for one in concepts], ["find"], [0.5])
-    table = tabulate(folder, concepts, units)
+    store, names = Store(str(tmp_path)), ["fear", "food", "love", "money", "sea", "war"]
+    for i, name in enumerate(names):
+        judged(store, Cell(name, "unsteered"), [0.1, 0.1])
+        judged(store, Cell(name, "find", 0.5), [0.5 + i / 100, None] if i else [0.5] * 9)
+    cells = cells_of(names, ["find"], [0.5])
+    table = tabulate(store, cells)
     first, last = table.rows
     assert (first.method, last.method) == ("find", "unsteered")
     assert first.score.mean == pytest.approx(0.525)
@@ -128,11 +125,9 @@ def test_the_table_counts_concepts_not_texts(tmp_path: Path) -> None:
     assert first.by_concept["war"] == pytest.approx(0.55)
     lines = table.markdown().splitlines()
     assert lines[2].startswith("| find (1 of 6 not made) | 0.5 | 0.50 | 0.53 ")
-    picture(table, tmp_path / "a.svg")
-    picture(table, tmp_path / "b.svg")
-    svg = (tmp_path / "a.svg").read_text(encoding="utf-8")
-    assert svg == (tmp_path / "b.svg").read_text(encoding="utf-8")
+    svg = picture(table).decode()
+    assert svg == picture(table).decode()
     assert "unsteered" in svg
     assert "KL 0.5" in svg
     with pytest.raises(InputError, match="no scores yet"):
-        tabulate(Folder(tmp_path / "none"), concepts, units)
+        tabulate(store / "none", cells)

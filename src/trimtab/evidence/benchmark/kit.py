@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from trimtab.spec import Site
 
 if TYPE_CHECKING:
     from trimtab.lm.model import Model
+    from trimtab.steer.recipe import Recipe
 
 CANDIDATES = 96
 FIND_SHARES = (0.6, 0.3, 0.1)
@@ -30,7 +31,7 @@ class Kit:
     """One concept's half for methods, read by the model. `saes`: the first is the one of all single-site methods.
 
     What is expensive is made when it is first asked for; `curves` keeps the curvature of each site, which is the same
-    for all concepts. `seed` decides random directions and the shuffling of labels.
+    for all concepts. `seed` decides random directions and the shuffling of labels. `recipes`: what methods made of it.
     """
 
     model: Model
@@ -38,6 +39,7 @@ class Kit:
     concept: Concept
     curves: dict[Site, Curvature]
     seed: int = 0
+    recipes: dict[str, Recipe | None] = field(default_factory=dict)
 
     @cached_property
     def acts(self) -> list[Activations]:

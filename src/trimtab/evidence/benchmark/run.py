@@ -1,4 +1,8 @@
-"""The whole benchmark, in units that are complete or not there: make recipes, write texts, judge them.
+"""The whole benchmark as a run folder: each cell is a unit, made, written and judged completely or not at all.
+
+    run.json               settings, and every cell that was ever asked for: a folder may be added to
+    texts/unsteered.json   what all cells need: unsteered texts, and those that doses are chosen on (texts/dose.json)
+    recipes/CELL.recipe.safetensors, texts/CELL.json, scores/CELL.json, judges/CONCEPT.json
 
 Concept by concept, so that a run that is stopped has some concepts complete.
 """
@@ -6,203 +10,147 @@ Concept by concept, so that a run that is stopped has some concepts complete.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trimtab.evidence.benchmark.concepts import Concept
-from trimtab.evidence.benchmark.judge import Bench, judge_unit
-from trimtab.evidence.benchmark.kit import Kit
-from trimtab.evidence.benchmark.make import dose_texts, make, recipe_of
 from trimtab.evidence.benchmark.methods import METHODS
-from trimtab.evidence.benchmark.units import BenchSpec, Folder, Unit
-from trimtab.evidence.benchmark.write import groups, write_units
+from trimtab.evidence.benchmark.units import KIND, PLAIN, UNSTEERED, BenchSpec, Cell
+from trimtab.evidence.benchmark.work import Bench
+from trimtab.evidence.benchmark.write import DOSE_TOKENS, prompt_of
 from trimtab.evidence.trace import refuse_edited
-from trimtab.files import read_json, write_json
-from trimtab.find.gain import Curvature
 from trimtab.sae.load import check_fits
-from trimtab.spec import Site
+from trimtab.scale.folder import Entry, RunFolder, pace
+from trimtab.scale.run import LOCAL, Done, On, Say, run_units, sound
+from trimtab.scale.store import Store, open_store
+from trimtab.scale.unit import Tell
+from trimtab.steer.parts import about_model, choose_batch
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from trimtab.endpoint import Endpoint
     from trimtab.lm.model import Model
     from trimtab.sae.sae import SAE
 
 Progress = Callable[[str, float, float, str], None]
-"""Called with a title, how many steps are done, how many there are, and what is being done."""
-
-PACE = "pace"
+"""Called with a title, how many cells are done, how many there are, and what is being done."""
 
 
 @dataclass(frozen=True)
 class Left:
-    """What is still to do: recipes to make, units and tokens (at most) to write, units to judge.
-
-    seconds: how long that takes at the pace of the folder so far; None where it has none yet.
+    """What is still to do: cells, tokens (at most) to write, and the seconds that takes at the pace of the folder so
+    far, None where it has none yet.
     """
 
-    recipes: int
-    units: int
+    cells: tuple[Cell, ...]
     tokens: int
-    judgements: int
     seconds: float | None = None
 
-    @property
-    def nothing(self) -> bool:
-        """Whether everything is there."""
-        return not (self.recipes or self.units or self.judgements)
+
+def folder_of(place: str | PathLike[str] | Store) -> RunFolder:
+    """A benchmark's folder, which need not be there yet."""
+    return RunFolder(open_store(place), KIND)
 
 
-def left(folder: Folder, units: Sequence[Unit], concepts: Sequence[Concept], spec: BenchSpec) -> Left:
-    """What a run would still have to do."""
-    texts = len(_to_write(folder, units))
-    counts = {
-        "recipes": len(_to_make(folder, units)),
-        "units": texts,
-        "judgements": sum(not folder.file("scores", path).exists() for path, *_ in _judgements(units, concepts)),
-    }
-    pace = _pace(folder)
-    known = all(kind in pace for kind, n in counts.items() if n)
-    seconds = sum(n * pace[kind][1] / pace[kind][0] for kind, n in counts.items() if n) if known else None
-    tokens = texts * len(spec.prompts) * spec.samples * spec.sampling.max_new_tokens
-    return Left(counts["recipes"], texts, tokens, counts["judgements"], seconds)
+def left(folder: RunFolder, cells: Sequence[Cell], spec: BenchSpec, there: Mapping[str, Entry] | None = None) -> Left:
+    """What a run would still have to do. `there`: what is known to be done and sound."""
+    there = sound(folder) if there is None else there
+    rest = tuple(cell for cell in cells if cell.id not in there)
+    written = sum(cell.method != UNSTEERED for cell in rest)
+    tokens = written * spec.rows * spec.sampling.max_new_tokens
+    if PLAIN.id not in there and rest:
+        tokens += spec.rows * spec.sampling.max_new_tokens + len(spec.dose_prompts) * DOSE_TOKENS
+    each = pace(folder.store)
+    return Left(rest, tokens, None if each is None else each * len(rest))
 
 
 def run(
     model: Model,
     saes: Sequence[SAE],
-    folder: Folder,
+    place: str | PathLike[str] | Store,
     spec: BenchSpec,
     concepts: Sequence[Concept],
-    units: Sequence[Unit],
+    cells: Sequence[Cell],
     *,
     witness: SAE | None = None,
     independent: Model | None = None,
     endpoint: Endpoint | None = None,
+    on: On = LOCAL,
     seconds: float | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
+    say: Say = lambda _: None,
 ) -> Left:
-    """Do what is left of `units`, for about `seconds` at most; what is left then.
+    """Do what is left of `cells`, for about `seconds` at most; what is left then.
 
     saes: the first is the one that single-site methods steer with; all are used by methods of several layers.
     witness: an SAE whose features judge beside the words. independent: another model that judges fluency.
-    Raises what `Folder.open` raises, and `UnsupportedError` when the model is being edited.
+    on: where cells are done; the unsteered texts that all need are written here.
+    Raises `MismatchError` for a folder with other models, SAEs, judges or settings, or other texts of a concept, and
+    `UnsupportedError` when the model is being edited.
     """
     for sae in saes:
         check_fits(sae, model)
     refuse_edited(model)
-    folder.open(model, saes, spec, concepts)
-    bench = Bench(model, tuple(saes), folder, spec, witness, independent, endpoint)
-    now = _Now(folder, left(folder, units, concepts, spec), seconds, progress)
-    curves: dict[Site, Curvature] = {}
-    for concept in concepts:
-        mine = [unit for unit in units if unit.concept in (None, concept.name)]
-        _make_all(bench, concept, mine, curves, now)
-        _write_all(bench, concept, mine, now)
-        _judge_all(bench, concept, mine, now)
-    return left(folder, units, concepts, spec)
+    folder = folder_of(place)
+    batch_size = choose_batch(model, _longest(model, spec, concepts), spec.rows, None, folder.manifest())
+    named = {concept.name: concept for concept in concepts}
+    bench = Bench(folder.store, model, tuple(saes), spec, batch_size, named, witness, independent, endpoint)
+    for note in folder.begin(*manifest_of(bench, cells)):
+        say(note)
+    there = sound(folder, say)
+    rest = left(folder, cells, spec, there)
+    until = float("inf") if seconds is None else time.monotonic() + seconds
+    count, steps = 0, len(rest.cells) + (PLAIN.id not in there)
+
+    def told(news: Any) -> None:
+        progress("benchmark", count + news[0], steps, news[1])
+
+    if rest.cells and time.monotonic() < until:
+        with closing(_each(bench, folder, rest.cells, on, there, told, say)) as doing:
+            for done in doing:
+                count += done.fresh
+                there[done.unit.id] = done.entry
+                progress("benchmark", count, steps, done.unit.id)
+                if time.monotonic() >= until:
+                    break
+    return left(folder, cells, spec, there)
 
 
-class _Now:
-    """Where a run stands: its steps, its pace, and whether there is time for more."""
-
-    def __init__(self, folder: Folder, rest: Left, seconds: float | None, progress: Progress | None) -> None:
-        self.folder, self.progress = folder, progress
-        self.done, self.steps = 0, rest.recipes + rest.units + rest.judgements
-        self.until = None if seconds is None else time.monotonic() + seconds
-        self.pace = _pace(folder)
-
-    @property
-    def late(self) -> bool:
-        return self.until is not None and time.monotonic() >= self.until
-
-    def say(self, what: str, part: float = 0.0) -> None:
-        if self.progress is not None:
-            self.progress("benchmark", self.done + part, self.steps, what)
-
-    @contextmanager
-    def doing(self, kind: str, n: int, what: str) -> Iterator[None]:
-        """Around `n` steps of one kind: what is said meanwhile, and how long they take."""
-        self.say(what)
-        began = time.monotonic()
-        yield
-        count, spent = self.pace.get(kind, (0, 0.0))
-        self.pace[kind] = (count + n, spent + time.monotonic() - began)
-        write_json(self.folder.file("", PACE), self.pace)
-        self.done += n
-        self.say(what)
+def _each(
+    bench: Bench, folder: RunFolder, cells: Sequence[Cell], on: On, there: Mapping[str, Entry], tell: Tell, say: Say
+) -> Generator[Done]:
+    """Every cell in order, the texts that all need first, which are written here."""
+    yield from run_units(bench.open, [PLAIN], folder, there=there, tell=tell, say=say)
+    yield from run_units(bench.open, [cell.unit for cell in cells], folder, on, there=there, tell=tell, say=say)
 
 
-def _make_all(bench: Bench, concept: Concept, units: Sequence[Unit], curves: dict[Site, Curvature], now: _Now) -> None:
-    wanted = _to_make(bench.folder, units)
-    if not wanted or now.late:
-        return
-    texts = dose_texts(bench.folder, bench.model, bench.spec.seed)
-    kit = Kit(bench.model, bench.saes, concept, curves, bench.spec.seed)
-    for method in dict.fromkeys(unit.method for unit in wanted):
-        if now.late:
-            return
-        mine = [unit for unit in wanted if unit.method == method]
-        with now.doing("recipes", len(mine), f"{concept.name}: making {method}"):
-            make(bench.folder, kit, method, mine, texts)
+def manifest_of(bench: Bench, cells: Sequence[Cell]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What is the same for all cells of a folder, and what may be added to."""
+    names = [{"name": sae.name, "fingerprint": sae.fingerprint, "site": str(sae.site)} for sae in bench.saes]
+    fixed = {
+        "spec": bench.spec.model_dump(mode="json"),
+        "model": about_model(bench.model),
+        "saes": {str(number): name for number, name in enumerate(names)},
+        "judges": {
+            "features": None if bench.witness is None else bench.witness.fingerprint,
+            "fluency": None if bench.independent is None else about_model(bench.independent),
+            "asked": None if bench.endpoint is None else bench.endpoint.model,
+        },
+        "device": bench.model.device.type,
+        "batch_size": bench.batch_size,
+    }
+    concepts = {one.name: {"phrase": one.phrase, "texts": one.digest} for one in bench.concepts.values()}
+    units = {PLAIN.id: None} | {cell.id: [cell.concept, cell.method, cell.budget] for cell in cells}
+    return fixed, {"concepts": concepts, "units": units}
 
 
-def _write_all(bench: Bench, concept: Concept, units: Sequence[Unit], now: _Now) -> None:
-    folder, spec = bench.folder, bench.spec
-    wanted = [unit for unit in _to_write(folder, units) if unit.budget is None or _is_made(folder, unit)]
-    for group in groups(wanted, spec):
-        if now.late:
-            return
-        what = f"{concept.name}: writing"
-        with now.doing("units", len(group), what):
-            recipes = {unit: recipe_of(folder, unit, bench.saes) for unit in group}
-            write_units(bench.model, folder, spec, recipes, concept, _shown(now, what, len(group)))
-
-
-def _shown(now: _Now, what: str, steps: int) -> Callable[[str, int, int], None]:
-    """Tokens written as a part of `steps`."""
-    return lambda _, tokens, of: now.say(what, steps * tokens / max(1, of))
-
-
-def _judge_all(bench: Bench, concept: Concept, units: Sequence[Unit], now: _Now) -> None:
-    for path, _, unit in _judgements(units, [concept]):
-        if bench.folder.file("scores", path).exists() or not _is_written(bench.folder, unit):
-            continue
-        if now.late:
-            return
-        with now.doing("judgements", 1, f"{concept.name}: judging {unit.method}"):
-            judge_unit(bench, path, concept, unit)
-
-
-def _pace(folder: Folder) -> dict[str, tuple[int, float]]:
-    """Steps and seconds of each kind so far."""
-    path = folder.file("", PACE)
-    return {kind: (int(n), float(spent)) for kind, (n, spent) in read_json(path).items()} if path.exists() else {}
-
-
-def _judgements(units: Sequence[Unit], concepts: Sequence[Concept]) -> list[tuple[str, Concept, Unit]]:
-    """(file, concept, unit) of all that is judged; the texts without steering once for each concept."""
-    out = []
-    for concept in concepts:
-        for unit in units:
-            if unit.concept in (None, concept.name):
-                path = Unit(concept.name, unit.method, unit.budget).path
-                out.append((path, concept, unit))
-    return out
-
-
-def _to_make(folder: Folder, units: Sequence[Unit]) -> list[Unit]:
-    return [unit for unit in units if METHODS[unit.method].recipe is not None and not _is_made(folder, unit)]
-
-
-def _to_write(folder: Folder, units: Sequence[Unit]) -> list[Unit]:
-    return [unit for unit in units if not _is_written(folder, unit)]
-
-
-def _is_made(folder: Folder, unit: Unit) -> bool:
-    return folder.file("made", unit.path).exists()
-
-
-def _is_written(folder: Folder, unit: Unit) -> bool:
-    return folder.file("texts", unit.path).exists()
+def _longest(model: Model, spec: BenchSpec, concepts: Sequence[Concept]) -> int:
+    """Tokens of the longest text that any method may have written."""
+    prompts = {
+        prompt_of(method, concept, opener, spec.seed)
+        for method in METHODS for concept in concepts for opener in spec.prompts
+    }  # fmt: skip
+    return max(len(model.encode(one)) for one in prompts) + spec.sampling.max_new_tokens

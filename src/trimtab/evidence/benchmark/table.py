@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from os import PathLike
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trimtab.errors import InputError
-from trimtab.evidence.benchmark.concepts import Concept
 from trimtab.evidence.benchmark.methods import METHODS
-from trimtab.evidence.benchmark.units import UNSTEERED, Folder, Unit
+from trimtab.evidence.benchmark.units import UNSTEERED, Cell
+from trimtab.evidence.benchmark.work import scores_name
 from trimtab.evidence.stats import Interval, interval
-from trimtab.files import read_json
 from trimtab.report.ranking import Dot, draw
+from trimtab.scale.store import Store
 from trimtab.spec import Spec
 
 SCORES = ("score", "concept_score", "fluency_score")
@@ -62,36 +61,27 @@ class Table(Spec):
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def tabulate(folder: Folder, concepts: Sequence[Concept], units: Iterable[Unit]) -> Table:
-    """The table of what has been judged so far. Raises `InputError` when that is nothing."""
+def tabulate(store: Store, cells: Iterable[Cell]) -> Table:
+    """The table of those of `cells` that have been judged so far. Raises `InputError` when there are none."""
     found: dict[tuple[str, float | None], dict[str, dict[str, Any]]] = {}
-    for unit in units:
-        for concept in concepts:
-            if unit.concept not in (None, concept.name):
-                continue
-            path = folder.file("scores", Unit(concept.name, unit.method, unit.budget).path)
-            if path.exists():
-                found.setdefault((unit.method, unit.budget), {})[concept.name] = read_json(path)
+    for cell in cells:
+        if store.exists(scores_name(cell)):
+            scores = store.read_json(scores_name(cell))
+            found.setdefault((cell.method, cell.budget), {})[cell.concept] = scores
     if (UNSTEERED, None) not in found:
-        raise InputError(f"{folder.root} has no scores yet: run the benchmark first.")
+        raise InputError(f"{store} has no scores yet: run the benchmark first.")
     plain = {name: _mean(one["score"]) for name, one in found[UNSTEERED, None].items()}
-    rows = [_row(folder, method, budget, mine, plain) for (method, budget), mine in found.items()]
+    rows = [_row(method, budget, mine, plain) for (method, budget), mine in found.items()]
     return Table(rows=tuple(sorted(rows, key=lambda row: -(row.score.mean or 0.0))))
 
 
 def _row(
-    folder: Folder, method: str, budget: float | None, mine: Mapping[str, dict[str, Any]],
-    plain: Mapping[str, float | None],
-) -> Row:  # fmt: skip
+    method: str, budget: float | None, mine: Mapping[str, dict[str, Any]], plain: Mapping[str, float | None]
+) -> Row:
     means = {key: {name: _mean(one[key]) for name, one in mine.items()} for key in SCORES}
     every = [score for one in mine.values() for score in one["score"]]
     lifts = [None if s is None or (u := plain.get(name)) is None else s - u for name, s in means["score"].items()]
-    problems = {}
-    for name in mine:
-        path = folder.file("made", Unit(name, method, budget).path)
-        problem = read_json(path)["problem"] if budget is not None and path.exists() else None
-        if problem is not None:
-            problems[name] = problem
+    problems = {name: one["made"]["problem"] for name, one in mine.items() if one["made"] and one["made"]["problem"]}
     return Row(
         method=method,
         budget=budget,
@@ -112,7 +102,7 @@ def _row(
 KINDS = {"control": "control", "prompt": "prompt", "feature": "one feature", "features": "features", "dense": "no SAE"}
 
 
-def picture(table: Table, path: str | PathLike[str]) -> None:
+def picture(table: Table) -> bytes:
     """The score of every method at every budget with its interval over concepts, as an SVG."""
     dots = [
         Dot(
@@ -123,7 +113,7 @@ def picture(table: Table, path: str | PathLike[str]) -> None:
         if row.score.mean is not None
     ]  # fmt: skip
     level = next((row.score.mean for row in table.rows if row.method == UNSTEERED), None)
-    draw(path, dots, "score: harmonic mean of concept and fluency, mean over concepts with 95 % interval", level)
+    return draw(dots, "score: harmonic mean of concept and fluency, mean over concepts with 95 % interval", level)
 
 
 def _over(values: Mapping[str, float | None]) -> Interval:

@@ -1,4 +1,4 @@
-"""Writing the texts of many units at once: every row of a batch has its own recipe."""
+"""Writing the texts of a cell, in batches of their own: what else is being written does not matter."""
 
 from __future__ import annotations
 
@@ -7,69 +7,68 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.evidence.benchmark.concepts import Concept
 from trimtab.evidence.benchmark.methods import METHODS
-from trimtab.evidence.benchmark.units import BenchSpec, Folder, Unit
+from trimtab.evidence.benchmark.units import BenchSpec
 from trimtab.evidence.write import Line, write
-from trimtab.files import read_json, write_json
-from trimtab.steer.generate import Record
-from trimtab.steer.recipe import Recipe
+from trimtab.steer.generate import Record, generate
 
 if TYPE_CHECKING:
     from trimtab.lm.model import Model
+    from trimtab.steer.recipe import Recipe
 
-ROWS_AT_ONCE = 640
-"""Texts that are written before their units are stored: a few batches, so that little is lost when a run is killed."""
+DOSE_TOKENS = 32
+"""Length of the unsteered texts on which strengths are chosen."""
 
-
-def groups(units: Sequence[Unit], spec: BenchSpec) -> list[list[Unit]]:
-    """Units in groups that are written together."""
-    size = max(1, ROWS_AT_ONCE // (len(spec.prompts) * spec.samples))
-    return [list(units[i : i + size]) for i in range(0, len(units), size)]
+Rows = list[dict[str, Any]]
 
 
-def write_units(
+def prompt_of(method: str, concept: Concept, opener: str, seed: int) -> str:
+    """What is written on: the opener, or what a method without a recipe makes of it."""
+    rewrite = METHODS[method].prompt
+    return opener if rewrite is None else rewrite(concept, opener, seed)
+
+
+def write_rows(
     model: Model,
-    folder: Folder,
     spec: BenchSpec,
-    units: Mapping[Unit, Recipe | None],
-    concept: Concept,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> None:
-    """Write all texts of `units` of one concept (with the recipe of each), then store each unit.
+    batch_size: int,
+    prompts: Mapping[str, str],
+    recipe: Recipe | None = None,
+    tell: Callable[[str, int, int], None] | None = None,
+) -> Rows:
+    """The texts of a cell as they are stored. `prompts`: for each opener, what is written on.
 
-    A prompt and a sample number give the same random numbers in every unit. Of a rewritten prompt only the opener that
+    An opener and a sample number give the same random numbers in every cell. Of a rewritten prompt only the opener that
     it ends in is stored, so that judges, and the unsteered model, read its texts like all others.
     """
-    places = [(unit, opener, sample) for unit in units for opener in spec.prompts for sample in range(spec.samples)]
-    lines = [Line(_prompt(unit, opener, concept, spec), sample, units[unit]) for unit, opener, sample in places]
-    written = write(model, lines, spec.sampling, spec.seed, progress)
+    places = [(opener, sample) for opener in spec.prompts for sample in range(spec.samples)]
+    lines = [Line(prompts[opener], sample, recipe) for opener, sample in places]
+    written = write(model, lines, spec.sampling, spec.seed, tell, batch_size)
     openers = {opener: model.encode_prompt(opener) for opener in spec.prompts}
-    texts: dict[Unit, list[dict[str, Any]]] = {unit: [] for unit in units}
-    for (unit, opener, sample), (ids, start) in zip(places, written, strict=True):
+    out = []
+    for (opener, sample), (ids, start) in zip(places, written, strict=True):
         before, new = openers[opener], ids[start:]
-        texts[unit].append(
+        out.append(
             {"prompt": opener, "sample": sample, "text": model.decode(new), "token_ids": [*before, *new],
              "start": len(before)}
         )  # fmt: skip
-    for unit, rows in texts.items():
-        recipe = units[unit]
-        digest = None if recipe is None else recipe.digest
-        write_json(folder.file("texts", unit.path), {**unit.as_dict(), "recipe": digest, "texts": rows})
+    return out
 
 
-def read_texts(folder: Folder, unit: Unit, spec: BenchSpec) -> list[Record]:
-    """The texts of a unit as records that say nothing of what wrote them."""
-    texts = read_json(folder.file("texts", unit.path))["texts"]
+def dose_texts(model: Model, spec: BenchSpec, batch_size: int) -> list[str]:
+    """One unsteered text for each of the prompts that strengths are chosen on, prompt included."""
+    room = DOSE_TOKENS
+    if model.context is not None:
+        room = min(room, model.context - max(len(model.encode(one)) for one in spec.dose_prompts))
+    records = generate(model, spec.dose_prompts, max_new_tokens=room, seed=spec.seed, batch_size=batch_size)
+    return [record.prompt + record.text for record in records]
+
+
+def records_of(rows: Sequence[Mapping[str, Any]], seed: int) -> list[Record]:
+    """Stored texts as records that say nothing of what wrote them."""
     return [
         Record(
             one["prompt"], one["text"], tuple(one["token_ids"]), one["start"],
-            recipe=None, seed=spec.seed, sample=one["sample"], finished="length",
+            recipe=None, seed=seed, sample=one["sample"], finished="length",
         )
-        for one in texts
+        for one in rows
     ]  # fmt: skip
-
-
-def _prompt(unit: Unit, opener: str, concept: Concept, spec: BenchSpec) -> str:
-    rewrite = METHODS[unit.method].prompt
-    if rewrite is None or unit.concept is None:
-        return opener
-    return rewrite(concept, opener, spec.seed)
