@@ -7,7 +7,7 @@ import torch
 
 from trimtab.lm import packed
 from trimtab.lm.model import Model
-from trimtab.lm.packed import can_pack, packed_layers
+from trimtab.lm.packed import can_pack, pack, packed_layers, product, rounded
 from trimtab.testing.models import tiny_model
 
 IDS = torch.tensor([[1, 20, 30, 40, 50]])
@@ -80,3 +80,30 @@ def test_nothing_is_packed_when_memory_is_short(model: Model, monkeypatch: pytes
     assert not can_pack(model)
     with packed_layers(model):
         assert forwards(model) == []
+
+
+def test_products_are_made_with_few_numbers_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each number of rows is a program that oneDNN keeps: 128 rows that end one by one would fill memory with them."""
+    made = set()
+    plain = packed._linear
+
+    def counted(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        made.add(x.shape[:-1].numel())
+        return plain(x, weight, bias)
+
+    monkeypatch.setattr(packed, "_linear", counted)
+    layer = torch.nn.Linear(6, 5)
+    weight = pack(layer)[0]
+    for rows in range(1, 129):
+        x = torch.randn(rows, 1, 6)
+        new = product(x, weight, layer.bias)
+        assert new.shape == (rows, 1, 5)
+        assert (new - layer(x)).abs().max() < 1e-5
+    assert len(made) == 40
+    assert max(made) == 128
+
+
+def test_no_product_is_rounded_up_by_more_than_an_eighth() -> None:
+    for rows in range(5000):
+        assert rows <= rounded(rows) <= rows * 9 / 8
+    assert len({rounded(rows) for rows in range(1, 4097)}) == 80

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import torch
 
 from trimtab.errors import FileError, InputError, MismatchError
 from trimtab.evidence.sweep import summarise
+from trimtab.lm.cache import RowCache
 from trimtab.lm.decode import Progress
 from trimtab.lm.model import Model
 from trimtab.lm.residual import read
@@ -182,6 +184,20 @@ def test_a_part_that_is_being_put_in_place_when_the_process_dies_is_written_agai
     assert list(parts(tmp_path)) == ["rows-00000.parquet", "rows-00001.parquet"]
     sweep(world.model, world.sae, SPEC, tmp_path)
     assert parts(tmp_path) == whole
+
+
+def test_each_part_gives_its_memory_back(
+    tiny: Model, sae: SAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After every part, and when its cache is gone: else a long sweep's memory grows in steps."""
+    caches = []
+    monkeypatch.setattr(
+        "trimtab.lm.memory.give_back",
+        lambda: caches.append([one for one in gc.get_objects() if type(one) is RowCache]),
+    )
+    sweep(tiny, sae, SPEC, tmp_path / "run", batch_size=8)
+    assert caches == [[]] * len(parts(tmp_path / "run"))
+    assert len(caches) > 1
 
 
 def test_a_complete_sweep_is_left_alone(tiny: Model, sae: SAE, tmp_path: Path) -> None:

@@ -70,9 +70,11 @@ class Job:
     def part(self, unit: Unit, tell: Tell) -> Part:
         """Write the texts of one part; `tell` gets the `Progress` of this part."""
         from trimtab.lm.decode import decode
+        from trimtab.lm.memory import give_back
 
         rows = self.rows(unit.work)
         written = decode(self.model, rows, batch_size=self.batch_size, stops=self.model.eos_ids, progress=tell)
+        give_back()
         records = self.records(unit.work, rows, written)
         tokens = sum(len(one.tokens) for one in written)
         facts = {"rows": len(rows), "tokens": tokens}
