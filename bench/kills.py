@@ -1,11 +1,13 @@
 """Runs that are ended at random moments and gone on with: is the result the same, to the byte?
 
-    python bench/kills.py [--moments 20] [--events driver sigint server disk worker] [--out bench/results/kills.json]
+    python bench/kills.py [--moments 20] [--events driver sigint server away disk worker] [--jobs sweep index benchmark]
+                          [--out bench/results/kills.json]
 
-A sweep and an index build of a planted model. driver: SIGKILL. sigint: Ctrl-C. server: SIGKILL of the S3-like server
-that the run is stored on (sweeps), which comes back after half a second. disk: a tmpfs that is full at a random byte
-(needs root). worker: SIGKILL of a worker on Ray. A moment counts only if the run had not ended by then. Everything runs
-in children of one process that has loaded what it needs and computed nothing.
+A sweep, an index build and a benchmark of a planted model. driver: SIGKILL. sigint: Ctrl-C. server: SIGKILL of the
+S3-like server that the run is stored on, which comes back after half a second. away: the same, and it comes back when
+the run has given up. disk: a tmpfs that is full at a random byte (needs root). worker: SIGKILL of a worker on Ray. A
+moment counts only if the run had not ended by then. Everything runs in children of one process that has loaded what it
+needs and computed nothing. What --out has of other events and jobs stays.
 """
 
 from __future__ import annotations

@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from trimtab.errors import FileError, InputError, MismatchError
+from trimtab.cli.app import app
+from trimtab.errors import FileError, InputError, MismatchError, StorageError
 from trimtab.scale.folder import RunFolder
 from trimtab.scale.run import Done, On, run_units
 from trimtab.scale.store import open_store
 from trimtab.scale.unit import Do, Part, Tell, Unit
 
-from .conftest import content
+from .conftest import Server, content
 
 
 class Squares:
@@ -116,6 +118,31 @@ def test_stopping_early_and_failing_keep_what_is_done(tmp_path: Path) -> None:
     assert work.did == ["n-0", "n-1", "n-2"]
     said = [json.loads(line)["what"] for path in (tmp_path / "log").iterdir() for line in path.read_text().splitlines()]
     assert {"enough", "stopped"} <= set(said)
+
+
+def test_a_server_that_stays_away_ends_the_run_which_goes_on_when_it_is_back(
+    tmp_path: Path, own_server: Server
+) -> None:
+    whole, there, work = tmp_path / "whole", RunFolder(open_store("s3://runs/one"), "squares"), Squares()
+    run(Squares(), whole)
+    there.begin({"spec": {"n": 5, "seed": 1}, "model_name": "a"})
+    doing = run_units(work.open, UNITS, there)
+    assert [next(doing).unit.id for _ in range(2)] == ["n-0", "n-1"]
+    own_server.kill()
+    with pytest.raises(StorageError, match=r"s3://runs/one/n-2.txt cannot be .*the same command goes on\.$"):
+        next(doing)
+    assert work.did == ["n-0", "n-1", "n-2"]
+    result = CliRunner().invoke(app, ["runs", "verify", "s3://runs/one"])
+    assert (result.exit_code, len(result.stderr.splitlines()), result.stdout) == (2, 1, "")
+    assert result.stderr.startswith("Error: s3://runs/one/run.json cannot be read: ")
+    kept = content(own_server.root / "runs" / "one")
+    assert set(kept) == {"run.json", "n-0.txt", "n-1.txt", "ledger/n-0.json", "ledger/n-1.json"}
+    assert kept.items() <= content(whole).items()
+    own_server.start()
+    again = Squares()
+    assert len(list(run_units(again.open, UNITS, there))) == 5
+    assert again.did == ["n-2", "n-3", "n-4"]
+    assert content(own_server.root / "runs" / "one") == content(whole)
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trimtab.errors import FileError, StorageError, UnsupportedError
+from trimtab.scale import store as module
 from trimtab.scale.store import local_folder, open_store
+
+from .conftest import Server
 
 
 @pytest.mark.parametrize("place", ["local", "memory", "s3"])
@@ -48,12 +52,10 @@ def test_what_is_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnsupportedError, match="nowhere:// is not a place"):
         open_store("nowhere://x")
     monkeypatch.setitem(__import__("sys").modules, "obstore.fsspec", None)
-    from trimtab.scale.store import _filesystem
-
-    _filesystem.cache_clear()
+    module._filesystem.cache_clear()
     with pytest.raises(UnsupportedError, match=r"pip install 'trimtab\[scale\]'"):
         open_store("s3://bucket/run")
-    _filesystem.cache_clear()
+    module._filesystem.cache_clear()
 
 
 def test_an_address_is_not_taken_for_the_name_of_a_folder() -> None:
@@ -64,12 +66,21 @@ def test_an_address_is_not_taken_for_the_name_of_a_folder() -> None:
 
 
 def test_a_server_that_is_gone_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trimtab.scale import store as module
-
     class Gone:
         def cat_file(self, _path: str) -> Any:
             raise RuntimeError("connection refused\nlong story")
 
     monkeypatch.setattr(module, "_filesystem", lambda _protocol: Gone())
-    with pytest.raises(StorageError, match=r"s3://b/run/x cannot be read: connection refused$"):
+    with pytest.raises(StorageError, match=r"s3://b/run/x cannot be read: connection refused\. When .* goes on\.$"):
         open_store("s3://b/run").read("x")
+
+
+def test_a_server_that_comes_back_is_waited_for(own_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 60.0)
+    store = open_store("s3://runs/late")
+    own_server.kill()
+    later = threading.Timer(3, own_server.start)
+    later.start()
+    store.write("a.bin", b"one")
+    later.join()
+    assert store.read("a.bin") == b"one"

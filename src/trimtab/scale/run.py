@@ -87,11 +87,14 @@ def run_units(
     except GeneratorExit:
         log.say("enough", units=fresh)
         raise
+    except StorageError:
+        log = Log(folder.store)  # has no place either, and is no part of the result: nobody waits for it to be written
+        raise
     except BaseException as error:
         log.say("stopped", why=type(error).__name__, said=str(error))
         raise
     finally:
-        with suppress(StorageError):  # what went wrong is said already, and the log is no part of the result
+        with suppress(StorageError):
             log.flush()
 
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 _OBJECT_STORES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "abfs"}
 _WHOLE_OBJECTS = {*_OBJECT_STORES, "memory"}  # what is being written cannot be seen
 
+PATIENCE = 30.0
+"""Seconds that an object store which does not answer is waited for: it may be starting again."""
+
 _BEGUN = re.compile(r"\..+\.[a-z0-9_]{8}")  # as `trimtab.files.write_file` names them
 
 
@@ -100,7 +103,10 @@ class Store:
         if self.local:
             return (self.local / name).is_file()
         with _errors(self / name, writing=False):
-            return bool(self._fs.isfile(self._path(name)))
+            try:
+                return bool(self._fs.info(self._path(name))["type"] == "file")
+            except FileNotFoundError:  # fsspec's own `isfile` takes a server that does not answer for an absent file
+                return False
 
     def names(self, pattern: str = "*") -> list[str]:
         """The files that fit, in order, in one folder. Files that are being written do not count."""
@@ -179,8 +185,9 @@ def _filesystem(protocol: str) -> AbstractFileSystem:
 
             from obstore.fsspec import FsspecStore
 
-            # A server that restarts is waited for; one that is gone is told of after half a minute.
-            retry: Any = {"max_retries": 8, "retry_timeout": timedelta(seconds=30)}
+            pause = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=2), "base": 2}
+            often = 10_000  # so that it is the time that decides
+            retry: Any = {"max_retries": often, "retry_timeout": timedelta(seconds=PATIENCE), "backoff": pause}
             return FsspecStore(_OBJECT_STORES[protocol], retry_config=retry)
         import fsspec
 
@@ -201,4 +208,7 @@ def _errors(what: Store, *, writing: bool) -> Iterator[None]:
         raise FileError(f"No such file: {what}") from None
     except Exception as error:
         said = str(error).partition("\n")[0] or type(error).__name__
-        raise StorageError(f"{what} cannot be {'written' if writing else 'read'}: {said}") from error
+        done = "written" if writing else "read"
+        raise StorageError(
+            f"{what} cannot be {done}: {said}. When that is mended, the same command goes on."
+        ) from error

@@ -113,7 +113,8 @@ def run(
             for done in doing:
                 count += done.fresh
                 there[done.unit.id] = done.entry
-                progress("benchmark", count, steps, done.unit.id)
+                if done.fresh:
+                    progress("benchmark", count, steps, done.unit.id)
                 if time.monotonic() >= until:
                     break
     return left(folder, cells, spec, there)
