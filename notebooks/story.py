@@ -102,7 +102,8 @@ def _(concept, mo, shipped):
 @app.cell
 def _(Settings, contrast, find, model, sae, to_json):
     # Half of the pairs are learned from, a quarter chooses, and a quarter that chose nothing says what it is worth.
-    found = find(model, sae, contrast, Settings(kl=0.5, candidates=1))
+    # Naming a way to weigh features asks for a recipe of features, though plain vectors often do more (docs/finding.md).
+    found = find(model, sae, contrast, Settings(kl=0.5, candidates=1, method="mean_difference"))
     shown = to_json(found)
     return found, shown
 

@@ -5,9 +5,10 @@ import torch
 
 from trimtab.errors import MismatchError, UnsupportedError
 from trimtab.evidence.arms import generator_of
-from trimtab.evidence.contrast_arms import mean_difference, read_contrast, shuffled_selection
+from trimtab.evidence.contrast_arms import mean_difference, read_contrast, read_means, shuffled_selection
 from trimtab.evidence.plan import Job, plan
 from trimtab.find.pairs import ContrastSet
+from trimtab.spec import Site
 from trimtab.steer.recipe import Recipe
 from trimtab.steer.spec import About
 from trimtab.testing.planted import PlantedWorld
@@ -50,10 +51,14 @@ def test_pairs_are_shuffled_within_themselves(world: PlantedWorld) -> None:
 def test_a_plain_vector_is_shuffled_to_another_of_its_length(world: PlantedWorld, sea: ContrastSet) -> None:
     acts = read_contrast(world.model, world.sae, sea)
     recipe = Recipe.vector(world.directions["sea"] * 2.5, world.site)
-    made = shuffled_selection(recipe, world.sae, acts, False, generator_of("shuffled", 0, 0, 0))
-    vector = made.edits[0].tensors["vector"]
-    assert float(vector.norm()) == pytest.approx(2.5, rel=1e-5)
-    assert abs(float(vector @ world.directions["sea"])) < 2.0
+    recipe += Recipe.vector(world.directions["sea"] * 0.5, Site(layer=0))
+    means = read_means(world.model, recipe, sea)
+    made = shuffled_selection(recipe, world.sae, acts, False, generator_of("shuffled", 0, 0, 0), means)
+    for edit, length in zip(made.edits, (2.5, 0.5), strict=True):
+        vector = edit.tensors["vector"]
+        assert float(vector.norm()) == pytest.approx(length, rel=1e-5)
+        assert abs(float(vector @ world.directions["sea"])) < 0.8 * length
+    assert [edit.spec.site for edit in made.edits] == [world.site, Site(layer=0)]
 
 
 def test_the_mean_difference_points_along_the_planted_directions(world: PlantedWorld, sea: ContrastSet) -> None:

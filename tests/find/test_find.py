@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from trimtab.errors import InputError
+from trimtab.evidence.verify import verify
 from trimtab.find.find import Settings, find
 from trimtab.find.pairs import ContrastSet
 from trimtab.find.show import to_json
+from trimtab.find.spread import middle_sites
 from trimtab.steer.recipe import Recipe
 from trimtab.testing.planted import PlantedWorld
 
@@ -44,20 +46,44 @@ def test_the_recipe_adds_the_planted_direction_at_the_matched_cost(
 def test_without_a_choice_the_best_on_dev_is_taken_and_said(world: PlantedWorld, noisy: ContrastSet) -> None:
     found = find(world.model, world.sae, noisy)
     assert found.chosen is not None
-    assert found.chosen.dev.shift == max(one.dev.shift for one in found.candidates if one.fit.weights)
-    assert found.chosen.name == "all features"  # three concepts: one feature or one cluster is not enough
+    assert found.chosen.dev.shift == max(one.dev.shift for one in found.candidates)
     assert [one.name for one in found.candidates] == [
         "best feature",
         "all features",
         "cluster 1",
         "cluster 2",
         "cluster 3",
+        "many blocks",
         "caa",
     ]
     assert found.baseline_test is not None
     assert found.baseline_test.kl == pytest.approx(0.3, rel=0.1)
     pairs = {frozenset(one.features) for one in found.clusterings[0].clusters}
     assert pairs >= {frozenset((world.concepts[c], world.readers[c])) for c in world.words}
+
+
+def test_a_method_for_features_that_is_asked_for_leaves_what_has_none_out(
+    world: PlantedWorld, noisy: ContrastSet
+) -> None:
+    found = find(world.model, world.sae, noisy, Settings(method="mean_difference"))
+    assert found.chosen is not None
+    assert found.chosen.dev.shift == max(one.dev.shift for one in found.candidates if one.fit.weights)
+    assert found.chosen.name == "all features"  # three concepts: one feature or one cluster is not enough
+
+
+def test_a_recipe_without_features_is_read_with_those_that_were_found(
+    world: PlantedWorld, sea: ContrastSet, tmp_path: Path
+) -> None:
+    found = find(world.model, world.sae, sea, Settings(choice="many blocks", kl=0.2))
+    assert found.recipe is not None
+    assert [edit.spec.op for edit in found.recipe.edits] == ["vector"] * len(middle_sites(world.model.n_layers))
+    found.recipe.save(tmp_path / "sea.recipe.safetensors")
+    recipe = Recipe.load(tmp_path / "sea.recipe.safetensors")
+    assert world.concepts["sea"] in recipe.reads(world.sae)
+    assert set((-recipe).reads(world.sae).values()) == {-one for one in recipe.reads(world.sae).values()}
+    evidence = verify(world.model, world.sae, recipe, ["the cat saw the", "a dog"], samples=4, contrast=sea)
+    assert evidence.verdict.startswith("works")
+    assert {"shuffled", "mean-difference"} <= {arm.name for arm in evidence.arms}
 
 
 def test_shuffled_labels_give_no_recipe(world: PlantedWorld, sea: ContrastSet) -> None:
@@ -80,18 +106,18 @@ def test_a_dense_method_gives_a_vector_recipe(world: PlantedWorld, sea: Contrast
     assert found.recipe is not None
     assert [edit.spec.op for edit in found.recipe.edits] == ["vector"]
     assert found.positions == ()
-    assert [one.name for one in found.candidates] == ["caa"]
+    assert [one.name for one in found.candidates] == ["many blocks", "caa"]
     assert found.test == found.baseline_test
 
 
 def test_a_dense_method_that_is_asked_for_is_taken_beside_the_baseline(world: PlantedWorld, sea: ContrastSet) -> None:
     found = find(world.model, world.sae, sea, Settings(method="probe", align=None))
-    assert [one.name for one in found.candidates] == ["probe", "caa"]
+    assert [one.name for one in found.candidates] == ["probe", "many blocks", "caa"]
     assert found.chosen is found.candidates[0]
 
 
 def test_features_say_what_they_fire_on(world: PlantedWorld, sea: ContrastSet) -> None:
-    data = to_json(find(world.model, world.sae, sea))
+    data = to_json(find(world.model, world.sae, sea, Settings(choice="all features")))
     one = next(f for f in data["features"][0] if f["index"] == world.concepts["sea"])
     assert set(one["words"]) <= set(world.words["sea"])
     assert one["words"]

@@ -154,7 +154,7 @@ def dosed(
     from trimtab.steer.dose import TEXTS, choose
 
     say(f"choosing the strength: dose {wanted.dose}")
-    own = sae if sae is not None and recipe.features_of(sae) else None
+    own = sae if sae is not None and recipe.reads(sae) else None
     chosen = choose(model, recipe, wanted.dose, sae=own, texts=TEXTS, progress=progress)
     say(chosen.said)
     return chosen.recipe, chosen

@@ -74,7 +74,7 @@ def run(
 
     with Bars() as bars:
         curve = measure_dose(
-            model, recipe, chosen, sae=sae if sae is not None and recipe.features_of(sae) else None,
+            model, recipe, chosen, sae=sae if sae is not None and recipe.reads(sae) else None,
             texts=TEXTS if texts is None else texts, seed=seed, progress=bars.show,
         )  # fmt: skip
     if svg is not None:

@@ -120,7 +120,8 @@ def run(
         Method | None,
         typer.Option(
             "--fit",
-            help="How features are weighed; caa, pca and probe make a plain vector without features.",
+            help="How features are weighed; caa, pca and probe make a plain vector without features. Given, the "
+            "recipe is made this way; else of what does most, with features or without.",
             show_default="mean_difference",
         ),
     ] = None,
@@ -129,7 +130,8 @@ def run(
         typer.Option(
             "--choose",
             metavar="NAME",
-            help="The candidate to make the recipe of, such as 'best feature', 'all features' or 'cluster 1'.",
+            help="The candidate to make the recipe of, such as 'best feature', 'all features', 'cluster 1' or "
+            "'many blocks'.",
             show_default="the best on held-out texts",
         ),
     ] = None,
@@ -143,7 +145,7 @@ def run(
     blocks: o.Blocks = None,
     as_json: o.Json = False,
 ) -> None:
-    """Find the features that a contrast switches on, and make a recipe of those that steer.
+    """Find the features that a contrast switches on, and make a recipe of what steers best.
 
     The pairs are split: features and weights come from one part, what to steer with is chosen on a second, and what
     the choice is worth is measured on a third that chose nothing. Finding nothing is an answer, with exit code 0.

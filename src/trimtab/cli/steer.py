@@ -137,7 +137,7 @@ def _marks(model: Model, sae: SAE | None, recipe: Recipe, records: Sequence[Reco
     from trimtab.lm.pieces import pieces
 
     tokens = [tuple(pieces(model, one.token_ids, one.generated_from)) for one in records]
-    features = list(recipe.features_of(sae)) if sae is not None else []
+    features = list(recipe.reads(sae)) if sae is not None else []
     if sae is None or not features:
         return [Marked(one, own, None) for one, own in zip(records, tokens, strict=True)]
     lengths = sae.rows(features).norm(dim=1).cpu()

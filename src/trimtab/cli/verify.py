@@ -144,7 +144,7 @@ def _dose_curve(model: Model, sae: SAE, recipe: Recipe, chosen: Chosen | None, p
 
     if chosen is not None and chosen.curve is not None:
         return {**chosen.curve.as_dict(), "used": chosen.factor}
-    own = sae if recipe.features_of(sae) else None
+    own = sae if recipe.reads(sae) else None
     return {**measure_dose(model, recipe, sae=own, progress=progress).as_dict(), "used": 1.0}
 
 

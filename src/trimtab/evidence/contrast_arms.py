@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -14,7 +15,9 @@ from trimtab.errors import InputError, MismatchError, UnsupportedError
 from trimtab.evidence.arms import with_features
 from trimtab.find.contrast import Activations, collect
 from trimtab.find.pairs import ContrastSet
+from trimtab.find.spread import text_means
 from trimtab.find.stats import effect_size
+from trimtab.spec import Site
 from trimtab.steer.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -41,21 +44,33 @@ def read_contrast(model: Model, sae: SAE, contrast: ContrastSet) -> Activations:
     return collect(model, sae, contrast, "max")[0]
 
 
-def shuffled_selection(recipe: Recipe, sae: SAE, acts: Activations, paired: bool, generator: torch.Generator) -> Recipe:
+def read_means(model: Model, recipe: Recipe, contrast: ContrastSet) -> dict[Site, Tensor]:
+    """The mean residuals of the set's texts wherever the recipe adds a plain vector: see `find.spread.text_means`."""
+    sites = dict.fromkeys(edit.spec.site for edit in recipe.edits if edit.spec.sae is None)
+    return text_means(model, contrast, list(sites)) if sites else {}
+
+
+def shuffled_selection(
+    recipe: Recipe,
+    sae: SAE,
+    acts: Activations,
+    paired: bool,
+    generator: torch.Generator,
+    means: Mapping[Site, Tensor] = MappingProxyType({}),
+) -> Recipe:
     """The recipe that the same texts give when their labels are drawn at random.
 
     As many features as each edit has, those with the largest effect size between the two sides as shuffled (within
     pairs where the set is paired), at the same strengths. A plain vector becomes the mean difference of the shuffled
-    sides, of the same length. With labels that mean nothing, whatever is selected means nothing.
+    sides, of the same length: `means` (see `read_means`) has what the texts do at its site. With labels that mean
+    nothing, whatever is selected means nothing.
     """
     first = _shuffled_rows(len(acts.positive.residual), len(acts.negative.residual), paired, generator)
     edits: list[Edit] = []
     ranked: list[int] | None = None
     for edit in recipe.edits:
         if edit.spec.sae is None:
-            if edit.spec.site != sae.site:
-                raise UnsupportedError(f"The control 'shuffled' reads the texts at {sae.site}, not {edit.spec.site}.")
-            both = torch.cat([acts.positive.residual, acts.negative.residual])
+            both = means[edit.spec.site]
             edits.append(_along(edit, both[first].mean(0) - both[~first].mean(0)))
             continue
         if edit.spec.sae.fingerprint != sae.fingerprint:

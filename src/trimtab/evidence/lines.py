@@ -25,8 +25,8 @@ PROMPTS = ("Once upon a time", "The first thing I noticed was", "Yesterday")
 class Line:
     """One text. factor: multiple of the recipe's strength, 0 for the unsteered text. tokens: the generated ones.
 
-    strengths: per token, the sum over the features that the recipe adds of activation times length of decoder row, in
-    residual units (None: the recipe has no features). log_likelihood: nats per generated token under the unsteered
+    strengths: per token, the sum over the features that the recipe adds, or is read with, of activation times length of
+    decoder row, in residual units (None: there are none). log_likelihood: nats per generated token under the unsteered
     model, None where nothing was written.
     """
 
@@ -94,7 +94,7 @@ def _strengths(
     ids = [one.token_ids for one in records]
     total: list[torch.Tensor] = []
     for sae in saes:
-        added = [feature for feature, strength in recipe.features_of(sae).items() if strength > 0]
+        added = [feature for feature, strength in recipe.reads(sae).items() if strength > 0]
         if not added:
             continue
         lengths = sae.rows(added).norm(dim=-1).cpu()

@@ -9,16 +9,28 @@ from typing import TYPE_CHECKING
 
 from trimtab.errors import InputError, UnsupportedError
 from trimtab.evidence.arms import CONTROLS, control_recipe, generator_of
-from trimtab.evidence.contrast_arms import check_contrast, mean_difference, read_contrast, shuffled_selection
+from trimtab.evidence.contrast_arms import (
+    check_contrast,
+    mean_difference,
+    read_contrast,
+    read_means,
+    shuffled_selection,
+)
 from trimtab.evidence.match import at_same_cost, cost_of, cost_of_words, same_cost
 from trimtab.evidence.values import RECIPE, UNSTEERED
 from trimtab.find.pairs import ContrastSet
 from trimtab.steer.recipe import Recipe
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from trimtab.find.contrast import Activations
     from trimtab.lm.load import Model
     from trimtab.sae.sae import SAE
+    from trimtab.spec import Site
+
+    Read = tuple[Activations, Mapping[Site, Tensor]]
+    """The contrast set as the SAE reads it, and its texts' mean residuals where the recipe adds plain vectors."""
 
 DRAWS_PER_PROMPT = 2
 """How many directions, features or shuffles a control that draws at random has for each prompt. They are not shared
@@ -116,13 +128,13 @@ def plan(
     target = cost_of(model, job.recipe)
     arms = [Arm(UNSTEERED, ((None,),)), Arm(RECIPE, ((job.recipe,),), kl=target)]
     wanted = ALL if controls is None else controls
-    acts = None
+    read = None
     if job.contrast is not None and set(wanted) & set(NEED_CONTRAST):
-        acts = read_contrast(model, sae, job.contrast)
+        read = read_contrast(model, sae, job.contrast), read_means(model, job.recipe, job.contrast)
     skipped: dict[str, str] = {}
     for name in wanted:
         try:
-            arms.append(_arm(model, sae, job, name, acts, prompts, min(samples, DRAWS_PER_PROMPT), seed, target))
+            arms.append(_arm(model, sae, job, name, read, prompts, min(samples, DRAWS_PER_PROMPT), seed, target))
         except UnsupportedError as error:
             if controls is not None:
                 raise
@@ -131,8 +143,7 @@ def plan(
 
 
 def _arm(
-    model: Model, sae: SAE, job: Job, name: str, acts: Activations | None, prompts: int, each: int, seed: int,
-    target: float,
+    model: Model, sae: SAE, job: Job, name: str, read: Read | None, prompts: int, each: int, seed: int, target: float,
 ) -> Arm:  # fmt: skip
     if name == "prompt":
         if job.words is None:
@@ -140,9 +151,9 @@ def _arm(
         kl = cost_of_words(model, job.words)
         return Arm(name, ((None,),), kl=kl, reached=same_cost(kl, target), words=job.words)
     if name in DRAWN:
-        drawn = [_drawn(name, job, sae, acts, seed, p, n) for p in range(prompts) for n in range(each)]
+        drawn = [_drawn(name, job, sae, read, seed, p, n) for p in range(prompts) for n in range(each)]
     else:
-        each, drawn = 1, [_drawn(name, job, sae, acts, seed, 0, 0)]
+        each, drawn = 1, [_drawn(name, job, sae, read, seed, 0, 0)]
     found = at_same_cost(model, job.recipe, drawn)
     recipes = [found.recipes[i : i + each] for i in range(0, len(drawn), each)]
     factors = sorted(found.factors)
@@ -151,11 +162,12 @@ def _arm(
     )
 
 
-def _drawn(name: str, job: Job, sae: SAE, acts: Activations | None, seed: int, prompt: int, draw: int) -> Recipe:
+def _drawn(name: str, job: Job, sae: SAE, read: Read | None, seed: int, prompt: int, draw: int) -> Recipe:
     if name in CONTROLS:
         return control_recipe(name, job.recipe, sae, seed, prompt, draw)
-    if acts is None or job.contrast is None:
+    if read is None or job.contrast is None:
         raise UnsupportedError(f"The arm {name!r} needs the contrast set that the recipe came from (--pairs).")
     if name == "mean-difference":
-        return mean_difference(job.recipe, sae, acts)
-    return shuffled_selection(job.recipe, sae, acts, job.contrast.paired, generator_of(name, seed, prompt, draw))
+        return mean_difference(job.recipe, sae, read[0])
+    generator = generator_of(name, seed, prompt, draw)
+    return shuffled_selection(job.recipe, sae, read[0], job.contrast.paired, generator, read[1])

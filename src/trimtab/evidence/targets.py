@@ -15,7 +15,8 @@ WEIGHTED_SUM = "weighted sum"
 
 
 def targets_of(recipe: Recipe, sae: SAE, read: Mapping[int, float] | None = None) -> tuple[Target, ...]:
-    """One target per feature of `recipe` that belongs to `sae`; with several, their weighted sum comes first.
+    """One target per feature of `recipe` that belongs to `sae`; with several, their weighted sum comes first. A recipe
+    of plain vectors has those that it says it is read with.
 
     `read` (feature -> weight, negative where it should fall) replaces them, for recipes of plain vectors or to read
     with another SAE than the one that steered. The first target is the one that the verdict is about.
@@ -24,7 +25,7 @@ def targets_of(recipe: Recipe, sae: SAE, read: Mapping[int, float] | None = None
     if read is not None:
         pulls = {sae.features([f])[0]: finite(w, f"The weight of feature {f}") for f, w in read.items()}
     else:
-        pulls = _pulls(recipe, sae)
+        pulls = _pulls(recipe, sae) or recipe.about.reads.get(sae.fingerprint, {})
     pulls = {feature: pull for feature, pull in pulls.items() if pull}
     if not pulls:
         raise InputError(

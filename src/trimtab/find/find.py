@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 
 class Settings(Spec):
-    """How to look. `method` weighs the features of a cluster; `choice` names a candidate, None takes the best on dev.
+    """How to look. `method` weighs the features of a cluster; `choice` names a candidate. None takes the best on dev:
+    of all candidates, or of those of `method` where that is given.
 
     limit: features kept per site. fdr: of the look at train alone, on which dev must then agree (one-sided p below
     0.05), so few false ones are left: labels shuffled within pairs gave none in 60 draws of three shipped sets.
@@ -62,10 +63,10 @@ class Settings(Spec):
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """Everything that was found. No features: no candidates and no recipe, since the contrast is not in the SAE.
+    """Everything that was found. No candidates and no recipe where nothing moves the texts that choose.
 
     features, clusterings, examples, places: of each SAE (where its features fire in the training texts, and where they
-    lie on a map). candidates: ways to steer, the last a baseline without features. chosen: what the recipe carries out;
+    lie on a map). candidates: ways to steer, the last two without features. chosen: what the recipe carries out;
     test, baseline_test: its shift, and the baseline's, on texts that chose nothing. reading: at most `limit` features
     that together tell the sides apart (see `separating`; of the first site with features); auc, dense_auc: how well a
     logistic probe on those, and on the whole residual, separates the test texts.
@@ -132,11 +133,12 @@ def find(
     )  # fmt: skip
     progress("reading", steps, steps)
     groups = groups_of(features, clusterings, how.candidates)
-    if not groups and how.method not in DENSE:
-        return found
     measure = Measure(model, several, train, dev, parts, how.kl)
     candidates = measure.all(groups, how.method, progress)
-    best, base = choose(candidates, how.choice, how.method), candidates[-1]
+    given = how.method if "method" in how.model_fields_set else None
+    best, base = choose(candidates, how.choice, given), candidates[-1]
+    if best is None:
+        return found
     progress("checking", 0, 2)
     final = measure.test(best)
     progress("checking", 1, 2)
@@ -147,7 +149,8 @@ def find(
     return replace(
         found, candidates=candidates, chosen=best, test=final, baseline_test=baseline,
         reading=reading, auc=probe(train[first], test[first], reading).auc if reading else None,
-        dense_auc=probe(train[first], test[first]).auc, recipe=recipe_of(model, several, contrast, how, best, final),
+        dense_auc=probe(train[first], test[first]).auc,
+        recipe=recipe_of(model, several, contrast, how, candidates, best, final),
     )  # fmt: skip
 
 

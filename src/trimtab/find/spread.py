@@ -57,26 +57,28 @@ def best_block(
     return mean_differences(model, contrast, [max(found, key=lambda site: found[site])])
 
 
-@torch.no_grad()
 def mean_differences(model: Model, contrast: ContrastSet, sites: Sequence[Site]) -> dict[Site, Tensor]:
     """Mean over positive minus mean over negative texts of each text's mean residual (BOS left out), [d] per site."""
+    n = len(contrast.positive)
+    return {site: h[:n].mean(0) - h[n:].mean(0) for site, h in text_means(model, contrast, sites).items()}
+
+
+@torch.no_grad()
+def text_means(model: Model, contrast: ContrastSet, sites: Sequence[Site]) -> dict[Site, Tensor]:
+    """Each text's mean residual (BOS left out), positives first: [texts, d] float32 per site."""
     if not sites or len(set(sites)) < len(sites):
         raise InputError("Give at least one site, each once.")
-    texts = [*contrast.positive, *contrast.negative]
-    shares = torch.tensor(
-        [1 / len(contrast.positive)] * len(contrast.positive) + [-1 / len(contrast.negative)] * len(contrast.negative)
-    )
-    ids = [model.encode(text) for text in texts]
+    ids = [model.encode(text) for text in (*contrast.positive, *contrast.negative)]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    total = {site: torch.zeros(model.d_model) for site in sites}
+    found = {site: torch.zeros(len(ids), model.d_model) for site in sites}
     for rows in token_groups([len(ids[i]) for i in order]):
         mine = [order[i] for i in rows]
         tokens, mask = model.pad([ids[i] for i in mine], side="right")
         real = mask.bool() & (tokens != model.bos_id) if model.bos_id is not None else mask.bool()
-        per_token = real.float() / real.sum(1, keepdim=True).clamp(min=1) * shares[mine].to(tokens.device)[:, None]
+        per_token = real.float() / real.sum(1, keepdim=True).clamp(min=1)
         for site, h in read(model, tokens, list(sites), mask).items():
-            total[site] += torch.einsum("rt,rtd->d", per_token, h.float()).cpu()
-    return total
+            found[site][mine] = torch.einsum("rt,rtd->rd", per_token, h.float()).cpu()
+    return found
 
 
 def balanced(model: Model, vectors: Mapping[Site, Tensor]) -> dict[Site, Tensor]:

@@ -83,12 +83,12 @@ def candidates_table(data: Data) -> Table:
         table.add_column(heading, justify="left" if not heading else "right")
     for one in data["candidates"]:
         chosen = one["name"] == data["chosen"]
-        base = " (no features)" if one["name"] == data["baseline"] else ""
         count = sum(map(len, one["features"]))
+        base = "" if count else " (no features)"
         style = "bold" if chosen else "dim"
         table.add_row(
             Text(("▸ " if chosen else "  ") + one["name"] + base, style=style), str(count) if count else "–",
-            Text(shift(one["dev"]), style=style), f"{one['auc']:.2f}",
+            Text(shift(one["dev"]), style=style), "–" if one["auc"] is None else f"{one['auc']:.2f}",
         )  # fmt: skip
     table.add_section()
     table.add_row(f"  {data['chosen']}, on test texts", "", Text(shift(data["test"]), style="bold"), "")

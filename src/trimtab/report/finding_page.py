@@ -12,7 +12,7 @@ from trimtab.report.blocks import visible
 from trimtab.report.feature_map import colour, feature_map
 from trimtab.report.html import again, frame, token_mark
 from trimtab.report.parts import row, section, table, written
-from trimtab.report.words import SIDES, reading, repeated, shift, signed, sizes, verdict
+from trimtab.report.words import SIDES, named, reading, repeated, shift, signed, sizes, verdict
 
 Data = Mapping[str, Any]
 
@@ -51,12 +51,12 @@ def _ways(data: Data) -> str:
     for one in data["candidates"]:
         chosen, base = one["name"] == data["chosen"], one["name"] == data["baseline"]
         tested = data["test"] if chosen else data["baseline_test"] if base else None
-        label = "mean difference, without features (caa)" if base and one["method"] == "caa" else one["name"]
+        label = named(one["name"])
         cells = {
             "features": str(sum(map(len, one["features"])) or "none"),
             "on the texts that choose": shift(one["dev"]),
             "on the texts that check": shift(tested) if tested else "not measured",
-            "tells the sides apart (AUC)": f"{one['auc']:.2f}",
+            "tells the sides apart (AUC)": "–" if one["auc"] is None else f"{one['auc']:.2f}",
         }
         rows += row(label, cells, "chosen" if chosen else "")
     heads = [

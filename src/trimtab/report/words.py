@@ -46,29 +46,40 @@ def signed(value: float | None, digits: int = 2) -> str:
 def verdict(data: Data) -> str:
     """The finding in two or three sentences."""
     count = sum(len(some) for some in data["features"])
+    fires = (
+        f"{count or 'No'} {'feature fires' if count == 1 else 'features fire'} more on the positive side, on held-out "
+        "texts too."
+    )
     if not data["chosen"]:
         return (
-            "No feature of this SAE tells the two sides apart on texts that it was not chosen on, so there is no "
-            "recipe. More pairs, or pairs that differ in less else, may help; so may an SAE of another layer."
+            f"{fires} Nothing steers: no way to push the model, with features or without, makes the positive side "
+            "likelier on texts that it was not made from, so there is no recipe. More pairs, or pairs that differ in "
+            "less else, may help; so may an SAE of another layer."
         )
     test, base = data["test"], data["baseline_test"]
     works = "works" if test["low"] > 0 else "works the wrong way" if test["high"] < 0 else "cannot be told from chance"
     said = [
-        f"{count or 'No'} {'feature fires' if count == 1 else 'features fire'} more on the positive side, on held-out "
-        "texts too.",
+        fires,
         f"Steering with {quoted(data)} {works}: on texts that chose nothing it makes the positive side "
         f"{shift(test)} nats per token likelier than the negative one ({math.exp(test['shift']):.2f} times as likely), "
         f"at a cost of {test['kl']:.2f} nats per token of neutral text.",
     ]
     if data["chosen"] != data["baseline"]:
-        said.append(f"The plain mean difference, without features, does {shift(base)} at the same cost.")
+        said.append(f"The plain mean difference at one block, without features, does {shift(base)} at the same cost.")
     return " ".join(said)
 
 
 def quoted(data: Data) -> str:
     """What was chosen, and how."""
     why = "as asked" if data["settings"]["choice"] else "the best on held-out texts"
-    return f"{data['chosen']} ({why})"
+    return f"{named(data['chosen'])} ({why})"
+
+
+def named(candidate: str) -> str:
+    """A way to steer in words: its own name, where that says enough."""
+    return {"many blocks": "mean differences at many blocks", "caa": "the mean difference at one block"}.get(
+        candidate, candidate
+    )
 
 
 def reading(data: Data) -> str:

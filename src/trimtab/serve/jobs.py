@@ -34,6 +34,10 @@ class ContrastRequest(Body):
     negative: Annotated[tuple[Line, ...], Field(max_length=500, description="Texts that do not.")]
     paired: Annotated[bool | None, Field(description="Whether text i of both sides belong together.")] = None
     limit: Annotated[int, Field(ge=1, le=64, description="Features to keep.")] = 16
+    method: Annotated[
+        Literal["mean_difference", "equal", "ridge", "logistic"] | None,
+        Field(description="Make the recipe of features, weighed this way; else of what does most, with or without."),
+    ] = None
     save_as: Annotated[RecipeId | None, Field(description="Save the recipe that is found under this id.")] = None
 
     model_config = example(
@@ -169,7 +173,8 @@ def router(service: Service, jobs: Jobs) -> APIRouter:
         mine = sae()
 
         def work(progress: Progress) -> Any:
-            found = find(service.model, mine, texts, Settings(limit=body.limit), progress=progress)
+            given = {"limit": body.limit} if body.method is None else {"limit": body.limit, "method": body.method}
+            found = find(service.model, mine, texts, Settings.parse(given), progress=progress)
             if body.save_as is not None and found.recipe is not None:
                 service.recipes.save(body.save_as, found.recipe)
             edits = [] if found.recipe is None else [one.spec.model_dump(mode="json") for one in found.recipe.edits]
@@ -200,7 +205,7 @@ def router(service: Service, jobs: Jobs) -> APIRouter:
 
         recipe = recipe_of(body.steering, service.saes, service.recipes)
         recipe.compile(service.model)
-        mine = next((one for one in service.saes.values() if recipe.features_of(one)), None)
+        mine = next((one for one in service.saes.values() if recipe.reads(one)), None)
 
         def work(progress: Progress) -> Any:
             return measure_dose(

@@ -61,7 +61,7 @@ def measure_dose(
         progress("measuring", len(factors), len(factors))
     if not texts:
         return DoseCurve(recipe, tuple(DosePoint(c.factor, c.kl, c.error) for c in cost), None)
-    features = list(recipe.features_of(sae)) if sae is not None else []
+    features = list(recipe.reads(sae)) if sae is not None else []
     recipes = [None, *(scaled(recipe, factor) for factor in factors)]
     plain, *steered = write_and_read(model, recipes, prompts[:texts], sae, features, seed=seed, progress=progress)
     return DoseCurve(recipe, tuple(_point(c, t, plain) for c, t in zip(cost, steered, strict=True)), plain)

@@ -122,7 +122,8 @@ class Recipe:
 
     def __mul__(self, factor: float) -> Recipe:
         number = finite(factor, "The factor of a recipe")
-        about = self.about.model_copy(update={"evidence": {}})
+        reads = {sae: {i: w * number for i, w in some.items()} for sae, some in self.about.reads.items()}
+        about = self.about.model_copy(update={"evidence": {}, "reads": reads})
         return Recipe(tuple(_multiplied(edit, number) for edit in self.edits), about)
 
     __rmul__ = __mul__
@@ -160,6 +161,10 @@ class Recipe:
     def features_of(self, sae: SAE | SaeRef) -> dict[int, float]:
         """As `features`, of one SAE only; empty when the recipe does not use it."""
         return self._features(sae.fingerprint)
+
+    def reads(self, sae: SAE) -> dict[int, float]:
+        """The features of an SAE that show whether the recipe works: its own, or for plain vectors `about.reads`."""
+        return self.features_of(sae) or dict(self.about.reads.get(sae.fingerprint, {}))
 
     def _features(self, fingerprint: str | None) -> dict[int, float]:
         found: dict[int, float] = {}

@@ -82,11 +82,16 @@ class Setting(Spec):
 
 
 class About(Spec):
-    """Where a recipe comes from. Not part of what it does, so not part of its digest."""
+    """Where a recipe comes from. Not part of what it does, so not part of its digest.
+
+    reads: for a recipe of plain vectors, by fingerprint of an SAE, the features that show whether it works, with
+    weights (negative: it should make them fire less).
+    """
 
     model: str | None = None
     model_fingerprint: str | None = None
     contrast: str | None = None
     cluster: JsonValue = None
+    reads: dict[str, dict[int, float]] = Field(default_factory=dict)
     settings: dict[str, Setting] = Field(default_factory=dict)
     evidence: dict[str, JsonValue] = Field(default_factory=dict)

@@ -28,7 +28,7 @@ export function contrastForm(start, said, results) {
     field("Texts that do not", boxes.negative), go, job);
   form.addEventListener("submit", async event => {
     event.preventDefault();
-    const body = { positive: lines(boxes.positive.value), negative: lines(boxes.negative.value) };
+    const body = { positive: lines(boxes.positive.value), negative: lines(boxes.negative.value), method: "mean_difference" };
     show(results);
     said.textContent = "";
     const done = await run("/api/contrast", body, job, "Finding features");
@@ -89,10 +89,10 @@ function featureCard(one, known) {
 function recipe(found) {
   const members = found.edits.flatMap(edit => edit.features.map((feature, i) => [feature, edit.strengths[i]]));
   if (!found.chosen || !members.length) return h("p", { class: "soft" }, "No recipe came of it.");
-  const { shift, low, high } = found.test;
+  const { shift, low, high } = found.test, plain = found.baseline_test.shift;
   const clear = low > 0 ? "" : " It cannot be told from chance.";
   return h("div", { class: "card recipe" }, h("h3", {}, "The recipe that was found"),
-    h("p", {}, `${count(members.length, "feature")} (${found.chosen}). On texts that chose nothing it makes the positive side ${number(shift)} nats per token likelier (95 %: ${number(low)} to ${number(high)}).${clear}`),
+    h("p", {}, `${count(members.length, "feature")} (${found.chosen}). On texts that chose nothing it makes the positive side ${number(shift)} nats per token likelier (95 %: ${number(low)} to ${number(high)}).${clear} The mean difference of the two sides, without features, does ${number(plain)} at the same cost.`),
     button("Add it to the panel", () => {
       add(`found: ${found.chosen}`, { members, unit: "raw", strength: 1 });
       say("The recipe is on the panel.");
