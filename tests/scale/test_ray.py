@@ -13,13 +13,16 @@ from typing import Any
 
 import pytest
 
-from trimtab.errors import InputError, UnsupportedError, WorkerError
+from trimtab.errors import FileError, InputError, UnsupportedError, WorkerError
 from trimtab.evidence.benchmark.concepts import concept_of
 from trimtab.evidence.benchmark.run import run as run_bench
 from trimtab.evidence.benchmark.units import BenchSpec, cells_of
 from trimtab.evidence.sweep import summarise
 from trimtab.find.pairs import ContrastSet
 from trimtab.index.build import IndexSpec, build
+from trimtab.index.labels import add_labels
+from trimtab.index.records import Label
+from trimtab.index.store import open_index
 from trimtab.sae.activations import harvest
 from trimtab.scale.folder import RunFolder
 from trimtab.scale.run import On, run_units
@@ -176,3 +179,57 @@ def test_an_index_has_the_bytes_of_a_local_build_and_goes_on_after_a_kill(cluste
     build(world.model, world.sae, [str(texts)], there, spec, say=said.append)
     assert "the index is built again" in said[-1]
     assert part.read_bytes() == whole
+
+
+def test_an_index_on_an_object_store_goes_on_on_another_machine(
+    cluster: Any, tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = planted_world()
+    rows = [text for concept in (None, *world.words) for text in world.texts(concept, 12, 0)]
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+    spec = IndexSpec(context=24, window=5, top=4, random=3, per_band=2, words=500, partners=500)
+    whole: list[int] = []
+    local = build(
+        world.model, world.sae, [str(texts)], tmp_path / "local", spec, progress=lambda now: whole.append(now.done)
+    )
+    at, there = f"{s3}/index", open_store(f"{s3}/index")
+    calls = 0
+
+    def die(_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+
+    machines = [tmp_path / f"machine-{i}" for i in range(3)]
+    for machine, on in zip(machines, (On(), TWO, On()), strict=True):
+        monkeypatch.setenv("TRIMTAB_CACHE", str(machine))
+        calls = 0
+        if machine != machines[-1]:
+            with pytest.raises(KeyboardInterrupt):
+                build(world.model, world.sae, [str(texts)], at, spec, on=on, progress=die, save_every=0)
+            assert there.exists("state/state.safetensors")
+            with pytest.raises(FileError, match="unfinished build"):
+                open_index(at)
+    seen: list[int] = []
+    index = build(world.model, world.sae, [str(texts)], at, spec, progress=lambda now: seen.append(now.done))
+    assert 0 < len(seen) <= len(whole) - 4  # what two machines had done is not done again
+    here = content(tmp_path / "local")
+    assert {name: there.read(name) for name in here} == here
+    assert there.names("state/*") == there.names("windows/*") == []
+    add_labels(index, {3: Label("waves", "by hand", None)})
+    monkeypatch.setenv("TRIMTAB_CACHE", str(machines[0]))
+    again = open_index(at)
+    assert again.folder != index.folder
+    assert again.feature(2) == local.feature(2)
+    assert again.labels([3])[3][0].text == "waves"
+    part = there.read("features/00000.parquet")
+    there.write("features/00000.parquet", part[:-1])
+    monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path / "fourth"))
+    with pytest.raises(FileError, match=r"features/00000.parquet is damaged .* build the index again"):
+        open_index(at)
+    said: list[str] = []
+    build(world.model, world.sae, [str(texts)], at, spec, say=said.append)
+    assert "the index is built again" in said[0]
+    assert there.read("features/00000.parquet") == part

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from trimtab.errors import FileError, StorageError, UnsupportedError
+from trimtab.sae.train import TrainSpec, train
 from trimtab.scale import store as module
 from trimtab.scale.store import local_folder, open_store
 
@@ -29,6 +30,9 @@ def test_files_come_back_and_are_listed_in_order(place: str, tmp_path: Path, req
         ["a.bin", "b.bin"], ["b.bin"], ["ledger/x.json"],
     )  # fmt: skip
     assert store.folders() == ["ledger"]
+    for _ in range(2):
+        store.remove("a.bin")
+    assert store.names() == ["b.bin"]
     assert (store / "ledger").read_json("x.json") == {}
     with pytest.raises(FileError, match=r"No such file: .*none"):
         store.read("none")
@@ -58,11 +62,16 @@ def test_what_is_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     module._filesystem.cache_clear()
 
 
-def test_an_address_is_not_taken_for_the_name_of_a_folder() -> None:
+def test_an_address_is_not_taken_for_the_name_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert local_folder("runs/x") == Path("runs/x")
     for address in ("s3://bucket/index", Path("s3://bucket/index")):
-        with pytest.raises(UnsupportedError, match="needs a local folder"):
+        with pytest.raises(UnsupportedError, match="need a local folder"):
             local_folder(address)
+    monkeypatch.chdir(tmp_path)
+    model: Any = None
+    with pytest.raises(UnsupportedError, match="need a local folder"):
+        train(model, [], TrainSpec(layer=0, width=8, tokens=100), "s3://bucket/sae")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_server_that_is_gone_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

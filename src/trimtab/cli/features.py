@@ -24,8 +24,13 @@ EXAMPLES = """Examples:
 """
 
 IndexFolder = Annotated[
-    Path | None,
-    typer.Option("--index", metavar="FOLDER", help="Folder of an index.", show_default="that of the shipped SAE"),
+    str | None,
+    typer.Option(
+        "--index",
+        metavar="FOLDER",
+        help="Folder of an index, or s3://bucket/folder.",
+        show_default="that of the shipped SAE",
+    ),
 ]
 
 
@@ -80,7 +85,7 @@ def run(
         out().print(Text.assemble(f"{one.feature:>6}  {share:>5}  ", line, (f"  {one.label}", "dim")))
 
 
-def open_chosen(folder: Path | None, sae_name: str | None = None) -> Index:
+def open_chosen(folder: str | None, sae_name: str | None = None) -> Index:
     """The index that is named, or the one that comes with a shipped SAE (None: the default one)."""
     from trimtab.errors import InputError
     from trimtab.index.store import open_index

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from trimtab.sae.activations import Progress
     from trimtab.sae.sae import SAE
 
-Folder = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of an index.", show_default=False)]
+Folder = Annotated[
+    str, typer.Argument(metavar="INDEX", help="Folder of an index, or s3://bucket/folder.", show_default=False)
+]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the result goes.")]
 Heldout = Annotated[
     list[str] | None,
@@ -41,7 +43,7 @@ def build(
             show_default=False,
         ),
     ],
-    out_folder: Out,
+    out_folder: o.RunAt,
     model_name: o.ModelName = o.DEFAULT,
     sae_name: o.SaeName = None,
     tokens: Annotated[
@@ -182,7 +184,7 @@ def _snippets(
 def _report(index: Index, scores: dict[int, float | None], as_json: bool) -> None:
     known = sorted(score for score in scores.values() if score is not None)
     result = {
-        "index": str(index.folder),
+        "index": str(index.place),
         "tokens": index.tokens,
         "features": index.features,
         "live": index.query("from features select count(*) filter (count > 0) as n")[0]["n"],
@@ -199,7 +201,7 @@ def _report(index: Index, scores: dict[int, float | None], as_json: bool) -> Non
         else f"detection {result['detection_mean']:.3f} on {len(known):,}"
     )
     out().print(
-        f"{index.folder}\n  {result['live']:,} of {index.features:,} features fired in {index.tokens:,} tokens\n"
+        f"{index.place}\n  {result['live']:,} of {index.features:,} features fired in {index.tokens:,} tokens\n"
         f"  {len(scores):,} labels, {shown}",
         markup=False,
     )

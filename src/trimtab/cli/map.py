@@ -9,10 +9,11 @@ import typer
 
 from trimtab.cli import options as o
 from trimtab.cli.console import out, print_json, say
+from trimtab.cli.indexing import Folder
 
 
 def run(
-    folder: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of an index.", show_default=False)],
+    folder: Folder,
     picture: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also draw it, as .svg or .png.")
     ] = None,

@@ -107,7 +107,7 @@ def run(
     listen(app, host, port, grace=grace, ready=ready)
 
 
-def _index(folder: Path | None, sae_name: str | None) -> Index | None:
+def _index(folder: str | None, sae_name: str | None) -> Index | None:
     """The index that is named or comes with the SAE; without either none, which only the routes of features miss."""
     try:
         return open_chosen(folder, sae_name)

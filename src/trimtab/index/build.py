@@ -12,16 +12,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
 from itertools import islice
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtab.errors import InputError, MismatchError
 from trimtab.files import write_json
+from trimtab.index.remote import ABOUT, KIND, STATE, TABLES, TOKENS, copy_of, publish, pull_state, push_state
 from trimtab.index.sample import BINS, LOWEST
 from trimtab.index.spec import IndexSpec
-from trimtab.index.state import State, saved_about, tokens_path
+from trimtab.index.state import State, saved_about
 from trimtab.index.store import FORMAT, Index, open_index
 from trimtab.lm.packed import packed_layers
 from trimtab.lm.texts import Context, iter_contexts, iter_texts, total_bytes
@@ -30,7 +31,7 @@ from trimtab.sae.firing import finder
 from trimtab.scale.folder import FORMAT as RUN_FORMAT
 from trimtab.scale.folder import RunFolder
 from trimtab.scale.run import LOCAL, On, Say
-from trimtab.scale.store import local_folder, open_store
+from trimtab.scale.store import Store, open_store
 
 if TYPE_CHECKING:
     from trimtab.lm.model import Model
@@ -38,12 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["IndexSpec", "build"]
 
-KIND = "index"
-_STATE = "state.safetensors"
-_TABLES = (
-    *(f"{name}/*.parquet" for name in ("features", "examples", "words", "partners", "sources")),
-    "tokens.parquet",
-)
 _SAMPLE = 1 << 20  # bytes of each end of a file that stand for its content
 
 
@@ -51,7 +46,7 @@ def build(
     model: Model,
     sae: SAE,
     texts: Sequence[str],
-    folder: str | Path,
+    folder: str | PathLike[str] | Store,
     spec: IndexSpec | None = None,
     *,
     on: On = LOCAL,
@@ -61,34 +56,42 @@ def build(
 ) -> Index:
     """Index the features of `sae` over `texts` (files or dataset names) into `folder`, and open it.
 
+    `folder` is a path or an address such as s3://bucket/index, of which this machine then has a copy (`index.remote`).
     Stops after the first window that brings the tokens kept to `spec.tokens` (None: all texts). Call again with the
     same arguments to go on after an interruption; the state is saved every `save_every` seconds. `on` Ray, workers
     read the windows, and the folder must be where they all have it; the result is the same. `say` is told what a person
     should know. Raises `MismatchError` when the folder holds an index of something else, `InputError` when there is
     nothing to read.
     """
-    spec, folder = spec or IndexSpec(), local_folder(folder)
+    spec, place = spec or IndexSpec(), open_store(folder)
     if model.context is not None and spec.context > model.context:
         raise InputError(f"{model.name} reads at most {model.context} tokens at once, not {spec.context}.")
     about = _about(model, sae, texts, spec)
-    run = RunFolder(open_store(folder), KIND)
-    if (folder / "index.json").is_file():
-        found = open_index(folder)
-        _same(about, found.about, folder)
+    run = RunFolder(place, KIND)
+    if place.exists(ABOUT):
+        _same(about, place.read_json(ABOUT), place)
         wrong = [line for entry in run.entries().values() for line in run.wrong(entry)]
         if not wrong:
             _remove_state(run)
-            return found
-        say(f"{', '.join(wrong)} in {folder}: the index is built again")
-        (folder / "index.json").unlink()
+            return open_index(place)
+        say(f"{', '.join(wrong)} in {place}: the index is built again")
+        place.remove(ABOUT)
+    here = pull_state(place)
     vocabulary = int(model.hf.get_input_embeddings().weight.shape[0])
-    state = State(spec, sae.d_sae, vocabulary, folder / _STATE)
-    if (folder / _STATE).is_file():
-        _same(about, saved_about(folder / _STATE), folder)
+    state = State(spec, sae.d_sae, vocabulary, here / STATE)
+    if (here / STATE).is_file():
+        _same(about, saved_about(here / STATE), place)
         state.restore()
     for note in run.begin({**about, "format": RUN_FORMAT}):
         say(note)
-    save = partial(state.save, about)
+    saved = state.texts.length
+
+    def save() -> None:
+        nonlocal saved
+        state.save(about)
+        push_state(place, saved, state.texts.length)
+        saved = state.texts.length
+
     if on.where == "local":
         _run(model, sae, texts, state, progress, save_every, save)
     else:
@@ -96,7 +99,7 @@ def build(
     if not state.tokens:
         raise InputError("The texts hold nothing to read: every text is shorter than 16 tokens.")
     _finish(model, state, run, about)
-    return open_index(folder)
+    return open_index(place)
 
 
 def _run_many(
@@ -190,7 +193,7 @@ def _windows(model: Model, texts: Sequence[str], spec: IndexSpec, skip: int) -> 
 def _finish(model: Model, state: State, run: RunFolder, about: dict[str, Any]) -> None:
     from trimtab.index.tables import write_tables
 
-    folder = Path(run.store.address)
+    folder = copy_of(run.store)
 
     def decode(ids: list[int]) -> list[str]:
         return list(model.tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False))
@@ -208,18 +211,22 @@ def _finish(model: Model, state: State, run: RunFolder, about: dict[str, Any]) -
     for left in folder.rglob(".*"):  # of a process that was killed while it wrote
         if left.name.startswith((".state.", ".0", ".tokens.", ".index.")):
             left.unlink()
-    tables = [name for table in _TABLES for name in run.store.names(table)]
+    publish(folder, run.store, TABLES)
+    tables = [name for table in TABLES for name in run.store.names(table)]
     run.note("tables", tables, {"tokens": state.tokens})
-    write_json(folder / "index.json", about)
+    write_json(folder / ABOUT, about)
+    publish(folder, run.store, [ABOUT])
     _remove_state(run)
 
 
 def _remove_state(run: RunFolder) -> None:
     from trimtab.index.many import forget_all
 
-    folder = Path(run.store.address)
-    for path in (folder / _STATE, tokens_path(folder / _STATE)):
-        path.unlink(missing_ok=True)
+    folder = copy_of(run.store)
+    for name in (STATE, TOKENS):
+        (folder / name).unlink(missing_ok=True)
+    for name in run.store.names("state/*"):
+        run.store.remove(name)
     forget_all(run)
     if (folder / "windows").is_dir():
         (folder / "windows").rmdir()
@@ -258,7 +265,7 @@ def _digest(text: str) -> dict[str, Any]:
     return {"name": path.name, "bytes": size, "sha256_of_ends": digest.hexdigest()}
 
 
-def _same(now: dict[str, Any], there: dict[str, Any], folder: Path) -> None:
+def _same(now: dict[str, Any], there: dict[str, Any], folder: Store) -> None:
     changed = [f"{key}: {there.get(key)} there, {value} now" for key, value in now.items() if there.get(key) != value]
     if changed:
         raise MismatchError(

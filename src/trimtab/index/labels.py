@@ -154,6 +154,7 @@ def add_labels(index: Index, labels: Mapping[int, Label]) -> None:
             "score": pa.array([label.score for _, label in rows], pa.float64()),
         },
     )
+    index.publish("labels.parquet")
 
 
 def add_rule_labels(

@@ -65,6 +65,7 @@ def add_lens(
     columns["concentration"] = concentration.tolist()
     columns["reads_writes"] = [reads_writes(c, s) for c, s in zip(concentration, scores, strict=True)]
     write_parts(index.folder, "lens", {"feature": np.arange(sae.d_sae), **_typed(columns)})
+    index.publish("lens/*.parquet")
 
 
 def ends(model: Model, directions: Tensor, k: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -62,6 +62,7 @@ def add_map(sae: SAE, index: Index, *, neighbours: int = 15, seed: int = 0) -> P
     place = layout(normalize(sae.rows(range(sae.d_sae)), dim=-1), neighbours=neighbours, seed=seed)
     found = Points(np.arange(sae.d_sae, dtype=np.int32), place[:, 0], place[:, 1], clusters(place))
     write_table(index.folder / "map.parquet", vars(found))
+    index.publish("map.parquet")
     return found
 
 

@@ -22,12 +22,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtab.errors import FileError, InputError, MismatchError
-from trimtab.files import read_json
 from trimtab.index.records import Example, Feature, Label, Lens, Word
+from trimtab.index.remote import ABOUT, fetch, publish
+from trimtab.scale.store import Store, open_store
 
 if TYPE_CHECKING:
     import duckdb
@@ -40,10 +42,15 @@ _FILES = ("tokens", "labels", "map")
 
 @dataclass(frozen=True)
 class Index:
-    """An opened index. `query` sees the tables under their names."""
+    """An opened index. `query` sees tables under their names. `folder`: its files, or a copy of what is at `place`."""
 
     folder: Path
     about: dict[str, Any]
+    place: Store
+
+    def publish(self, pattern: str) -> None:
+        """Have tables that were added to `folder` where the index is kept."""
+        publish(self.folder, self.place, [pattern])
 
     @property
     def features(self) -> int:
@@ -202,18 +209,22 @@ class Index:
         return found
 
 
-def open_index(folder: str | Path) -> Index:
-    """Open an index; raises `FileError` when the folder is not a finished one."""
-    folder = Path(folder)
-    if not (folder / "index.json").is_file():
-        more = "it holds an unfinished build; run the same command again" if any(folder.glob("state.*")) else (
+def open_index(folder: str | PathLike[str] | Store) -> Index:
+    """Open an index; of one at an address such as s3://bucket/index the tables are fetched, once.
+
+    Raises `FileError` when the folder is not a finished index.
+    """
+    place = open_store(folder)
+    if not place.exists(ABOUT):
+        unfinished = place.names("state.*") or place.names("state/*")
+        more = "it holds an unfinished build; run the same command again" if unfinished else (
             "`trimtab index build` makes one"
         )  # fmt: skip
         raise FileError(f"{folder} is not an index: {more}.")
-    about = read_json(folder / "index.json")
+    about = place.read_json(ABOUT)
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise FileError(f"{folder} is an index of another format; this version reads format {FORMAT}.")
-    return Index(folder, about)
+    return Index(fetch(place), about, place)
 
 
 def titles(index: Index) -> dict[int, str]:

@@ -26,6 +26,7 @@ from trimtab.lm.sites import check_site
 from trimtab.lm.texts import iter_texts
 from trimtab.sae.activations import Harvest, Progress, harvest, has_bfloat16, stream
 from trimtab.scale.run import LOCAL, On, Say
+from trimtab.scale.store import local_folder
 from trimtab.spec import Site, Spec
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def train(
     """
     from trimtab.sae.card import write_card
 
-    out = Path(out)
+    out = local_folder(out)
     _check(model, [*texts, *(heldout or [])], spec)
     _claim(out, spec, model)
     if (out / "sae" / "card.json").is_file():

@@ -173,7 +173,9 @@ def json_bytes(value: Any) -> bytes:
 def local_folder(folder: str | os.PathLike[str]) -> Path:
     """A folder of this machine. Raises `UnsupportedError` for an address, which a `Path` would take for a name."""
     if re.match(r"\w\w+:/", os.fspath(folder)):
-        raise UnsupportedError(f"{folder}: this needs a local folder (workers elsewhere: a disk that they all have).")
+        raise UnsupportedError(
+            f"{folder}: training and its activations need a local folder, with workers elsewhere a disk that all have."
+        )
     return Path(folder)
 
 
@@ -188,7 +190,10 @@ def _filesystem(protocol: str) -> AbstractFileSystem:
             pause = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=2), "base": 2}
             often = 10_000  # so that it is the time that decides
             retry: Any = {"max_retries": often, "retry_timeout": timedelta(seconds=PATIENCE), "backoff": pause}
-            return FsspecStore(_OBJECT_STORES[protocol], retry_config=retry)
+            kind = _OBJECT_STORES[protocol]
+            # Files are removed one by one, which servers that are like S3 can do more often than many at once.
+            config: Any = {"disable_bulk_delete": True} if kind == "s3" else None
+            return FsspecStore(kind, config=config, retry_config=retry)
         import fsspec
 
         return fsspec.filesystem(protocol)
