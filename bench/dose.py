@@ -1,4 +1,4 @@
-"""Is the chosen dose right? Strengths chosen on the neutral texts, measured on texts that nobody chose.
+"""Is the chosen dose right? Strengths chosen on the model's own texts, measured on texts that nothing was chosen on.
 
     python bench/dose.py FOLDER --texts corpus.jsonl.gz [--stage kl|texts]   # resumable: one file a recipe in FOLDER
     python bench/dose.py FOLDER --out bench/results/dose.json --page docs/dose.md   # put together what is there
@@ -6,7 +6,8 @@
 Forty recipes, drawn by a fixed seed: single live features of the SAE added (20, of them 8 with a negative sign) and
 clamped (8), the four features with the largest effect size on a shipped contrast set (6), and the mean difference of
 residuals of a contrast set (6, of them 3 turned round). `--stage kl`: the strength for each budget, and what it costs
-on the unseen texts, at all of their tokens alike. `--stage texts`: the dose curve with written texts.
+on unseen texts: unsteered continuations of 20 openers of the steering benchmark and of 20 beginnings of corpus texts
+(`openers` is both), and corpus texts themselves. `--stage texts`: the dose curve with written texts.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import math
 import random
 import statistics
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ import torch
 from machine import about
 
 from trimtab import Recipe, open_model, open_sae
+from trimtab.evidence.benchmark.prompts import DEV, TEST
 from trimtab.files import write_json
 from trimtab.find.select import select
 from trimtab.find.sources import shipped
@@ -32,12 +35,23 @@ from trimtab.lm.reading import residuals
 from trimtab.lm.texts import iter_texts
 from trimtab.sae.sae import SAE
 from trimtab.steer.dose import LADDER, ladder, measure_dose
+from trimtab.steer.dose_texts import NEW_TOKENS
+from trimtab.steer.generate import generate
+from trimtab.steer.kl import PROMPT_TOKENS, beginning
+from trimtab.steer.own import own_texts
 from trimtab.steer.strength import PLACES, TEXT_TOKENS, costs, factors_for_kl
 
 BUDGETS = (0.1, 0.5, 1.0)
 CONCEPTS = ("food", "love", "money", "sea", "tense", "war")
-UNSEEN = 48
+TEXTS = 20
 WITHIN = 0.2
+OPENER_KINDS = ("benchmark openers", "corpus openers")
+KINDS = {
+    "openers": "openers, continued by the model",
+    "benchmark openers": "of these, the benchmark's",
+    "corpus openers": "of these, the corpus's",
+    "corpus": "corpus texts",
+}
 MARK = "## Measured (written by bench/dose.py)"
 
 
@@ -76,17 +90,23 @@ def build(model: Model, sae: SAE, kind: str, what: str) -> Recipe:
     return make(sae, {int(name): float(number)})
 
 
-def kl_stage(model: Model, recipe: Recipe, unseen: list[str]) -> dict[str, Any]:
-    """Factors for the budgets, and their cost on the unseen texts."""
+def kl_stage(model: Model, recipe: Recipe, unseen: dict[str, list[str]]) -> dict[str, Any]:
+    """Factors for the budgets, and their cost on the unseen texts of each kind: nats per token and its error."""
     began = time.perf_counter()
     chosen = factors_for_kl(model, recipe, BUDGETS)
     seconds = time.perf_counter() - began
-    found = costs(model, recipe, [one.factor for one in chosen], unseen)
+    factors = [one.factor for one in chosen]
+    found = {kind: costs(model, recipe, factors, texts) for kind, texts in unseen.items()}
     return {
         "seconds_to_choose": seconds,
         "doses": [
-            {"budget": budget, "factor": one.factor, "error": one.error, "unseen": cost.kl, "unseen_error": cost.error}
-            for budget, one, cost in zip(BUDGETS, chosen, found, strict=True)
+            {
+                "budget": budget,
+                "factor": one.factor,
+                "error": one.error,
+                "unseen": {kind: [cost[i].kl, cost[i].error] for kind, cost in found.items()},
+            }
+            for i, (budget, one) in enumerate(zip(BUDGETS, chosen, strict=True))
         ],
     }
 
@@ -98,24 +118,33 @@ def texts_stage(model: Model, sae: SAE, recipe: Recipe) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - began, "curve": curve.as_dict()}
 
 
-def unseen_texts(model: Model, path: str) -> list[str]:
-    """Texts of the corpus, drawn by a fixed seed, that are long enough to be read to the end."""
-    texts = [text.text for text in iter_texts([path])]
-    random.Random(1).shuffle(texts)
-    long = (text for text in texts if len(model.encode(text)) >= TEXT_TOKENS)
-    return [text for text, _ in zip(long, range(UNSEEN), strict=False)]
+def unseen_texts(model: Model, corpus: list[str], seed: int) -> dict[str, list[str]]:
+    """Texts by kind, drawn and written anew for every recipe, so that no one draw stands for all of them."""
+    drawn = random.Random(seed).sample(corpus, len(corpus))
+    long = list(islice((text for text in drawn if len(model.encode(text)) >= TEXT_TOKENS), 2 * TEXTS))
+    begun = [model.decode(beginning(model, text, PROMPT_TOKENS)) for text in long[TEXTS:]]
+    openers = {"benchmark openers": [*DEV, *TEST][:TEXTS], "corpus openers": begun}
+    written = {
+        kind: [one.prompt + one.text for one in generate(model, prompts, max_new_tokens=NEW_TOKENS, seed=seed)]
+        for kind, prompts in openers.items()
+    }
+    return {**written, "corpus": long[:TEXTS]}
 
 
 def run(folder: Path, stage: str, corpus: str, first: int) -> None:
     """Measure what is not there yet."""
     model, sae = open_model("gemma-3-270m"), open_sae("gemma-3-270m")
-    unseen = unseen_texts(model, corpus)
-    for kind, what in recipes(model, sae)[:first]:
+    texts = [text.text for text in iter_texts([corpus])]
+    own_texts(model)  # so that the seconds to choose do not have them in
+    for number, (kind, what) in enumerate(recipes(model, sae)[:first]):
         path = folder / f"{stage}-{kind}-{what}.json".replace(" ", "_").replace(":", "_")
         if path.exists():
             continue
         recipe = build(model, sae, kind, what)
-        done = kl_stage(model, recipe, unseen) if stage == "kl" else texts_stage(model, sae, recipe)
+        if stage == "kl":
+            done = kl_stage(model, recipe, unseen_texts(model, texts, 1 + number))
+        else:
+            done = texts_stage(model, sae, recipe)
         write_json(path, {"kind": kind, "what": what, "recipe": repr(recipe), **done, "about": about(model)})
         print(kind, what, json.dumps(done)[:200], flush=True)
 
@@ -127,52 +156,60 @@ def together(folder: Path) -> dict[str, Any]:
     setting = parts[0]["about"]
     for part in (*parts, *curves):
         part.pop("about")
-    shares = {}
-    for budget in BUDGETS:
-        ratios = [one["unseen"] / budget for part in parts for one in part["doses"] if one["budget"] == budget]
-        shares[f"{budget:g}"] = {
-            "recipes": len(ratios),
-            "within": sum(abs(ratio - 1) <= WITHIN for ratio in ratios) / len(ratios),
-            "median_ratio": statistics.median(ratios),
-            "lowest": min(ratios),
-            "highest": max(ratios),
-        }
     return {
         "about": setting,
-        "neutral": {"tokens_read": TEXT_TOKENS, "places": PLACES},
-        "unseen_texts": UNSEEN,
+        "own_texts": {"tokens_read": TEXT_TOKENS, "places": PLACES},
+        "unseen_texts": {kind: TEXTS * (1 + (kind == "openers")) for kind in KINDS},
         "seconds_to_choose": statistics.median(part["seconds_to_choose"] for part in parts),
-        "shares": shares,
+        "shares": {kind: {f"{budget:g}": _share(parts, kind, budget) for budget in BUDGETS} for kind in KINDS},
         "recipes": parts,
         "curves": curves,
+    }
+
+
+def _ratio(dose: dict[str, Any], kind: str) -> float:
+    """Cost on unseen texts over the budget."""
+    of = OPENER_KINDS if kind == "openers" else (kind,)
+    return statistics.mean(dose["unseen"][one][0] for one in of) / float(dose["budget"])
+
+
+def _share(parts: list[dict[str, Any]], kind: str, budget: float) -> dict[str, float]:
+    """How the recipes' unseen costs lie about one budget."""
+    ratios = [_ratio(one, kind) for part in parts for one in part["doses"] if one["budget"] == budget]
+    return {
+        "recipes": len(ratios),
+        "within": sum(abs(ratio - 1) <= WITHIN for ratio in ratios),
+        "median_ratio": statistics.median(ratios),
+        "lowest": min(ratios),
+        "highest": max(ratios),
     }
 
 
 def page(found: dict[str, Any]) -> str:
     """The measured part of docs/dose.md."""
     kinds = list(dict.fromkeys(part["kind"] for part in found["recipes"]))
+    texts = found["unseen_texts"]
     lines = [
-        f"Gemma-3-270M, SAE at block 7, {len(found['recipes'])} recipes drawn by a fixed seed (`bench/dose.py`), "
-        f"{found['unseen_texts']} texts of a mixed corpus that nothing was chosen on. Choosing all three doses of a "
-        f"recipe took {found['seconds_to_choose']:.0f} seconds (median; {found['about']['threads']} threads, "
+        f"Gemma-3-270M, SAE at block 7, {len(found['recipes'])} of 40 recipes drawn by a fixed seed (`bench/dose.py`), "
+        f"on unseen texts of up to {found['own_texts']['tokens_read']} tokens, drawn anew for every recipe: "
+        f"{texts['openers']} openers, half of them of the steering benchmark and half beginnings of corpus texts, "
+        f"continued by the unsteered model; and {texts['corpus']} texts of a mixed corpus. Choosing all three doses of "
+        f"a recipe took {found['seconds_to_choose']:.0f} seconds (median; one thread of a busy "
         f"{found['about']['processor']}).",
         "",
-        "| nats per token | recipes | within 20 % on unseen texts | unseen / budget: median | lowest | highest |",
+        "| unseen texts | nats per token | within 20 % of it | unseen / budget: median | lowest | highest |",
         "|---|---|---|---|---|---|",
     ]
-    for budget, one in found["shares"].items():
-        lines.append(
-            f"| {budget} | {one['recipes']} | {one['within']:.0%} | {one['median_ratio']:.2f} | {one['lowest']:.2f} "
-            f"| {one['highest']:.2f} |"
-        )
-    lines += ["", "| kind | " + " | ".join(f"median unseen / budget at {b}" for b in found["shares"]) + " |"]
-    lines.append("|" + "---|" * (1 + len(found["shares"])))
+    for kind, shares in found["shares"].items():
+        for budget, one in shares.items():
+            within = f"{one['within']} of {one['recipes']} ({one['within'] / one['recipes']:.0%})"
+            spread = f"{one['median_ratio']:.2f} | {one['lowest']:.2f} | {one['highest']:.2f}"
+            lines.append(f"| {KINDS[kind]} | {budget} | {within} | {spread} |")
+    lines += ["", "| kind of recipe | " + " | ".join(f"openers / {budget:g}: median" for budget in BUDGETS) + " |"]
+    lines.append("|" + "---|" * (1 + len(BUDGETS)))
     for kind in kinds:
-        doses = [one for part in found["recipes"] if part["kind"] == kind for one in part["doses"]]
-        row = [
-            statistics.median(one["unseen"] / one["budget"] for one in doses if f"{one['budget']:g}" == budget)
-            for budget in found["shares"]
-        ]
+        of = [part for part in found["recipes"] if part["kind"] == kind]
+        row = [_share(of, "openers", budget)["median_ratio"] for budget in BUDGETS]
         lines.append(f"| {kind} | " + " | ".join(f"{value:.2f}" for value in row) + " |")
     if found["curves"]:
         lines += ["", *_by_cost(found["curves"])]

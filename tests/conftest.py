@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 # Before transformers or the hub client is imported: no test may touch the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -12,6 +13,14 @@ import pytest
 
 from trimtab.lm.load import Model
 from trimtab.testing.models import tiny_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes what the user keeps, such as the texts on which a dose is measured."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRIMTAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

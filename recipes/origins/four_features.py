@@ -29,6 +29,7 @@ from trimtab.report.curves import draw
 from trimtab.sae.sae import SAE
 from trimtab.steer.dose import choose, measure_dose
 from trimtab.steer.dose_picture import picture
+from trimtab.steer.neutral import NEUTRAL
 from trimtab.steer.recipe import Recipe
 
 FEATURES = (0, 1, 2, 6)
@@ -82,7 +83,7 @@ def one_feature(study: Study, index: int) -> Plain:
 def _strength(study: Study, index: int) -> float:
     if study.strength is not None:
         return study.strength
-    return choose(study.model, Recipe.add(study.sae, {index: 1.0}, unit="raw"), DOSE).recipe.features[index]
+    return choose(study.model, Recipe.add(study.sae, {index: 1.0}, unit="raw"), DOSE, NEUTRAL).recipe.features[index]
 
 
 def _texts(study: Study, recipe: Recipe) -> list[Plain]:
@@ -108,7 +109,7 @@ def _verified(study: Study, recipe: Recipe, index: int) -> Plain:
 
 
 def _dose(study: Study, recipe: Recipe, index: int) -> Plain:
-    curve = measure_dose(study.model, recipe, FACTORS, sae=study.sae, texts=6, seed=study.seed)
+    curve = measure_dose(study.model, recipe, FACTORS, NEUTRAL, sae=study.sae, texts=6, seed=study.seed)
     draw(study.folder / f"origin-b-{index}.svg", picture(curve))
     return {"said": curve.in_words(), "points": [{**asdict(p), "state": curve.state(p)} for p in curve.points]}
 

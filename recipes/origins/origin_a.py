@@ -30,6 +30,7 @@ from trimtab.lm.model import Model
 from trimtab.sae.sae import SAE
 from trimtab.spec import Site
 from trimtab.steer.dose import choose, measure_dose
+from trimtab.steer.neutral import NEUTRAL
 from trimtab.steer.recipe import Recipe
 
 KL = 0.3
@@ -173,7 +174,7 @@ def common_scalar(study: Study) -> tuple[Recipe, int]:
 def scalar(study: Study) -> Plain:
     recipe, count = common_scalar(study)
     factors = sorted(sign * s for s in SCALARS for sign in (-1, 1))
-    curve = measure_dose(study.model, recipe, factors, sae=study.saes[0], texts=6, seed=study.seed)
+    curve = measure_dose(study.model, recipe, factors, NEUTRAL, sae=study.saes[0], texts=6, seed=study.seed)
     shifts = {str(f): _change(study, recipe * f) for f in factors}
     lines = steered_lines(study.model, study.saes[:1], recipe, OPENINGS, (-SHOWN_AT, 0.0, SHOWN_AT), seed=study.seed)
     return {
@@ -309,7 +310,7 @@ def recipe_of(study: Study, name: str) -> tuple[Recipe, dict[int, float]]:
     """A recipe at a cost of `KL`, and what to read in the texts: its strongest features with their weights."""
     if name == SCALAR:
         recipe, _ = common_scalar(study)
-        chosen = choose(study.model, recipe, f"kl={KL}").recipe
+        chosen = choose(study.model, recipe, f"kl={KL}", NEUTRAL).recipe
         return chosen, dict.fromkeys(list(recipe.features_of(study.saes[0]))[:READ], 1.0)
     texts = study.few
     if name == HUNDREDS and study.many is not None:

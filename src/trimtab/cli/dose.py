@@ -62,9 +62,9 @@ def run(
 ) -> None:
     """Show what a recipe costs and does, from weak to strong and turned round.
 
-    KL is how far predictions move on neutral texts, in nats per token. Perplexity (times that of unsteered text) and
-    repetition are of text written at that strength and read by the unsteered model, response is what the recipe's
-    features do in it. Strengths that are not given count as 1; those that are given are proportions.
+    KL is how far predictions move on texts of the model's own, in nats per token. Perplexity (times that of unsteered
+    text) and repetition are of text written at that strength and read by the unsteered model, response is what the
+    recipe's features do in it. Strengths that are not given count as 1; those that are given are proportions.
     """
     wanted = Wanted.check(features, unit, operation, vector, site, strength, recipe_file, "auto")
     chosen = _numbers(factors) if factors is not None else None

@@ -19,6 +19,7 @@ from trimtab.spec import Dose
 from trimtab.steer.dose_curve import Chosen, DoseCurve, DosePoint
 from trimtab.steer.dose_texts import Progress, Texts, write_and_read
 from trimtab.steer.neutral import NEUTRAL
+from trimtab.steer.own import own_texts
 from trimtab.steer.strength import Cost, costs, crossing, factor_for_kl, rough_costs, scaled
 
 if TYPE_CHECKING:
@@ -30,14 +31,14 @@ LADDER = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """The costs, in nats per token, at about which a curve has its points."""
 
 TEXTS = 16
-"""Texts written at each strength: the beginnings of the first neutral texts, continued."""
+"""Texts written at each strength: the beginnings of the first texts, continued."""
 
 
 def measure_dose(
     model: Model,
     recipe: Recipe,
     factors: Sequence[float] | None = None,
-    prompts: Sequence[str] = NEUTRAL,
+    prompts: Sequence[str] | None = None,
     *,
     sae: SAE | None = None,
     texts: int = TEXTS,
@@ -46,8 +47,9 @@ def measure_dose(
 ) -> DoseCurve:
     """What the recipe costs and does at each of `factors` (None: on both sides of 0, at about the costs of `LADDER`).
 
-    Costs are measured on all `prompts`, one row a factor in each batch. `texts` of their beginnings are then continued
-    at every factor (0: none), read by the unsteered model, and with `sae` for what the recipe's features do in them.
+    Costs are measured on all `prompts` (None: texts of the model's own, `own_texts`), one row a factor in each batch.
+    `texts` of their beginnings are then continued at every factor (0: none), read by the unsteered model, and with
+    `sae` for what the recipe's features do in them.
     Raises `InputError` for a recipe without a strength, see `scaled`, and for scopes that select no token.
     """
     if factors is None:
@@ -63,15 +65,17 @@ def measure_dose(
         return DoseCurve(recipe, tuple(DosePoint(c.factor, c.kl, c.error) for c in cost), None)
     features = list(recipe.reads(sae)) if sae is not None else []
     recipes = [None, *(scaled(recipe, factor) for factor in factors)]
-    plain, *steered = write_and_read(model, recipes, prompts[:texts], sae, features, seed=seed, progress=progress)
+    begun = (NEUTRAL if prompts is None else prompts)[:texts]
+    plain, *steered = write_and_read(model, recipes, begun, sae, features, seed=seed, progress=progress)
     return DoseCurve(recipe, tuple(_point(c, t, plain) for c, t in zip(cost, steered, strict=True)), plain)
 
 
 def ladder(
-    model: Model, recipe: Recipe, prompts: Sequence[str] = NEUTRAL, sign: int = 1, budgets: Sequence[float] = LADDER
+    model: Model, recipe: Recipe, prompts: Sequence[str] | None = None, sign: int = 1, budgets: Sequence[float] = LADDER
 ) -> list[float]:
     """The factors of one sign at which the recipe costs about `budgets`; those that it cannot cost are left out."""
-    seen = rough_costs(model, scaled(recipe, sign), min(budgets), max(budgets), prompts)
+    read = own_texts(model) if prompts is None else prompts
+    seen = rough_costs(model, scaled(recipe, sign), min(budgets), max(budgets), read)
     found = [crossing(seen, kl) for kl in budgets]
     return [sign * factor for factor in dict.fromkeys(found) if factor is not None] or [float(sign)]
 
@@ -80,7 +84,7 @@ def choose(
     model: Model,
     recipe: Recipe,
     dose: Dose | str,
-    prompts: Sequence[str] = NEUTRAL,
+    prompts: Sequence[str] | None = None,
     *,
     sae: SAE | None = None,
     texts: int = 0,
@@ -89,6 +93,7 @@ def choose(
 ) -> Chosen:
     """The recipe at the strength that `dose` asks for: `"kl=0.5"`, `"ppl=1.2"` or `"auto"`, or a `Dose`.
 
+    Costs are measured on `prompts` (None: texts of the model's own, `own_texts`).
     The recipe's own strengths matter only by their proportions and signs. `kl` needs no texts; with `texts` above 0
     that many are written at each strength all the same, and the safe range is known. `ppl` and `auto` write at least
     `TEXTS`.
@@ -108,9 +113,8 @@ def choose(
     if wanted.measure == "ppl" and wanted.budget is not None:
         guess = _ppl_crossing(curve, wanted.budget)
         around = [guess / 1.2, guess, guess * 1.2]
-        near = measure_dose(
-            model, recipe, around, prompts, sae=sae, texts=len(prompts), seed=seed, progress=progress
-        ).points
+        every = len(NEUTRAL if prompts is None else prompts)
+        near = measure_dose(model, recipe, around, prompts, sae=sae, texts=every, seed=seed, progress=progress).points
         point = min(near, key=lambda one: abs(math.log((one.perplexity or math.inf) / (wanted.budget or 1))))
     return _chosen(wanted, recipe, point or curve.at(curve.safe_range[1] or curve.points[0].factor), curve)
 

@@ -53,7 +53,7 @@ def write_and_read(
 ) -> list[Texts]:
     """Continue the beginning of every prompt with every recipe (None: unsteered), from the same random numbers."""
     refuse_edited(model)
-    starts, written = _write(model, recipes, prompts, seed, progress)
+    starts, written = write(model, recipes, prompts, seed, progress)
     said = log_likelihoods(model, written, starts)
     response = _responses(model, sae, features, written, starts)
     n, out = len(prompts), []
@@ -71,10 +71,17 @@ def write_and_read(
     return out
 
 
-def _write(
-    model: Model, recipes: Sequence[Recipe | None], prompts: Sequence[str], seed: int, progress: Progress | None
+def write(
+    model: Model,
+    recipes: Sequence[Recipe | None],
+    prompts: Sequence[str],
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> tuple[list[int], list[tuple[int, ...]]]:
-    """Where each text's generated tokens start, and its ids; recipe by recipe, prompt by prompt."""
+    """Where each text's generated tokens start, and its ids; recipe by recipe, prompt by prompt.
+
+    A text is the first `PROMPT_TOKENS` tokens of a prompt and up to `NEW_TOKENS` more at temperature 1.
+    """
     from trimtab.lm.decode import Row, decode
     from trimtab.lm.memory import rows_that_fit
     from trimtab.lm.sampling import stream_key

@@ -62,7 +62,7 @@ def kl_by_text(
 def beginning(model: Model, text: str, tokens: int) -> tuple[int, ...]:
     """The first `tokens` token ids of a text, fewer where the model's context is shorter, BOS first if any."""
     if not isinstance(text, str) or not text:
-        raise InputError(f"A neutral text must be text and not empty, not {text!r}.")
+        raise InputError(f"A text must be text and not empty, not {text!r}.")
     return tuple(model.encode(text)[: min(tokens, model.context or tokens)])
 
 

@@ -1,4 +1,4 @@
-"""Texts about nothing in particular, on which the cost of steering is measured.
+"""Texts about nothing in particular. The cost of steering is measured on their beginnings, which the model continues.
 
 Forty-eight passages written for this project, in the registers of ordinary English: stories and dialogue, reviews,
 news, speeches, essays, people about themselves, chat, instructions, letters, facts. Any first part of them is mixed

@@ -1,7 +1,8 @@
 """The strength of a recipe, and the strength at which it costs what it may cost.
 
 A recipe is taken as a direction: `scaled(recipe, factor)` makes it stronger or weaker. The cost is the mean
-KL(steered || unsteered) per token on neutral texts, see `trimtab.steer.kl`.
+KL(steered || unsteered) per token, see `trimtab.steer.kl`, on texts of the model's own, see `trimtab.steer.own`, or on
+given ones.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from trimtab.errors import InputError
 from trimtab.spec import finite
 from trimtab.steer.kl import beginning, kl_by_text
-from trimtab.steer.neutral import NEUTRAL
+from trimtab.steer.own import own_texts
 from trimtab.steer.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ NEAR = 1.3
 """The cost is measured at strengths this far apart, on both sides of the budget."""
 
 TEXT_TOKENS = 40
-PLACES = 8
-"""Of each neutral text the first `TEXT_TOKENS` tokens are read, and predictions compared at `PLACES` of them."""
+PLACES = 12
+"""Of each text the first `TEXT_TOKENS` tokens are read, and predictions compared at `PLACES` of them."""
 
 _FEW, _FEW_TOKENS, _FEW_PLACES = 8, 24, 4  # texts, tokens and places for a first, rough look
 _WIDEST = 2.0**24
@@ -80,17 +81,17 @@ def costs(
     model: Model,
     recipe: Recipe,
     factors: Sequence[float],
-    prompts: Sequence[str] = NEUTRAL,
+    prompts: Sequence[str] | None = None,
     *,
     tokens: int = TEXT_TOKENS,
     places: int = PLACES,
 ) -> list[Cost]:
-    """The cost of the recipe at each factor, all in one batch with a row each.
+    """The cost of the recipe at each factor, all in one batch with a row each, on `prompts` (None: `own_texts`).
 
     Raises `InputError` when there is nothing to measure, or when the recipe's scopes select no token of any text.
     """
-    if not prompts or not factors:
-        raise InputError("A dose needs at least one strength and one neutral text.")
+    if not factors or (prompts is not None and not prompts):
+        raise InputError("A dose needs at least one strength and one text.")
     found = costs_of(model, [scaled(recipe, factor) for factor in factors], prompts, tokens=tokens, places=places)
     return [replace(cost, factor=factor) for cost, factor in zip(found, factors, strict=True)]
 
@@ -98,21 +99,22 @@ def costs(
 def costs_of(
     model: Model,
     recipes: Sequence[Recipe],
-    prompts: Sequence[str] = NEUTRAL,
+    prompts: Sequence[str] | None = None,
     *,
     tokens: int = TEXT_TOKENS,
     places: int = PLACES,
 ) -> list[Cost]:
     """The cost of each of several recipes, as they are (`factor` is 1)."""
-    ids = [beginning(model, text, tokens) for text in prompts]
+    texts = own_texts(model) if prompts is None else prompts
+    ids = [beginning(model, text, tokens) for text in texts]
     sums, counts = kl_by_text(model, recipes, ids, places)
     out = []
     for total, count in zip(sums, counts, strict=True):
         if not bool(count.any()):
             longest = max(map(len, ids))
             raise InputError(
-                f"The cost of this recipe cannot be measured: its scope selects none of the tokens of the neutral "
-                f"texts, of which the first {longest} are read."
+                f"The cost of this recipe cannot be measured: its scope selects none of the tokens of the texts, "
+                f"of which the first {longest} are read."
             )
         mean = float(total.sum() / count.sum())
         n = int((count > 0).sum())
@@ -122,7 +124,7 @@ def costs_of(
 
 
 def factors_for_kl(
-    model: Model, recipe: Recipe, budgets: Sequence[float], prompts: Sequence[str] = NEUTRAL
+    model: Model, recipe: Recipe, budgets: Sequence[float], prompts: Sequence[str] | None = None
 ) -> list[Cost]:
     """The smallest factors above 0 at which the recipe costs each of `budgets`, in nats per token.
 
@@ -135,6 +137,7 @@ def factors_for_kl(
         raise InputError(f"The KL to reach must be above 0, not {', '.join(f'{kl:g}' for kl in budgets)}.")
     if scaled(recipe, 2.0) == recipe:
         raise InputError("The strengths of this recipe are all 0, so there is nothing to multiply.")
+    prompts = own_texts(model) if prompts is None else prompts
     seen = rough_costs(model, recipe, min(budgets), max(budgets), prompts)
     guesses = [crossing(seen, kl) or _refuse(seen, kl) for kl in budgets]
     wanted = [guess * side for guess in guesses for side in (1 / NEAR**0.5, NEAR**0.5)]
@@ -147,7 +150,7 @@ def factors_for_kl(
     return [Cost(crossing(known, kl) or _refuse(known, kl), kl, _error(known, kl)) for kl in budgets]
 
 
-def factor_for_kl(model: Model, recipe: Recipe, kl: float, prompts: Sequence[str] = NEUTRAL) -> Cost:
+def factor_for_kl(model: Model, recipe: Recipe, kl: float, prompts: Sequence[str] | None = None) -> Cost:
     """`factors_for_kl` for a single budget."""
     return factors_for_kl(model, recipe, [kl], prompts)[0]
 
