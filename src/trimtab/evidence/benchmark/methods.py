@@ -121,6 +121,12 @@ def found(kit: Kit) -> Recipe | None:
     return kit.finding.recipe
 
 
+def found_features(kit: Kit) -> Recipe | None:
+    """What `trimtab find` recommends when it is asked for features."""
+    candidates = [one for one in kit.finding.candidates if one.fit.weights]
+    return of_vectors(max(candidates, key=lambda one: one.dev.shift).fit.vectors) if candidates else None
+
+
 def several_features(kit: Kit) -> Recipe | None:
     """The feature of the largest gain at every site, each as strong as the others in units of its own maximum."""
     recipes = [one for site in range(len(kit.saes)) if (one := one_feature(kit, by_gain, site)) is not None]
@@ -201,7 +207,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "feature by gain": Method("... of the largest likelihood gain", "feature", of(by_gain)),
         "clamp by gain": Method("the same feature clamped, not added", "feature", clamped),
         "cluster": Method("the largest cluster of features", "features", largest_cluster),
-        "find": Method("what `trimtab find` recommends", "features", found),
+        "find": Method("what `trimtab find` recommends", "found", found),
+        "find, features": Method("... when asked for features", "features", found_features),
         **{
             f"weights {name}": Method(f"selected features, weights: {name}", "features", weighted(name))
             for name in WEIGHTS

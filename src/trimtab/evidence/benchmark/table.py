@@ -99,7 +99,10 @@ def _row(
     )
 
 
-KINDS = {"control": "control", "prompt": "prompt", "feature": "one feature", "features": "features", "dense": "no SAE"}
+KINDS = {
+    "control": "control", "prompt": "prompt", "feature": "one feature", "features": "features", "dense": "no SAE",
+    "found": "find",
+}  # fmt: skip
 
 
 def picture(table: Table) -> bytes:
