@@ -99,6 +99,7 @@ def test_where_a_recipe_comes_from_is_not_what_it_does(make_sae) -> None:
     assert (told * 2).about.evidence == {}
     assert (told * 2).about.settings == about.settings
     assert (told + recipe).about == (recipe + told).about == About(model="m", model_fingerprint="f")
+    assert (told + Recipe()).about == (Recipe() + told).about == about
 
 
 def test_nothing_is_aliased(make_sae) -> None:

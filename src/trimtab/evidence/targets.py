@@ -30,7 +30,7 @@ def targets_of(recipe: Recipe, sae: SAE, read: Mapping[int, float] | None = None
     if not pulls:
         raise InputError(
             f"There is nothing to verify: the recipe has no feature of {sae.name} with a strength. "
-            "Name the features to read, such as read={8123: 1.0}."
+            "Name the features to read: --read 8123:1, or read={8123: 1.0} in Python."
         )
     norms = sae.rows(pulls).norm(dim=-1).tolist()
     singles = tuple(

@@ -34,9 +34,8 @@ def written(lines: Sequence[Data]) -> str:
         cards += f'<article class="show"><div class="three">{texts}</div></article>'
     return section(
         "What it writes",
-        "The same prompt and the same random numbers with the features pushed up (towards the positive side), left "
-        "alone, and pushed down. No text was picked. Marks: where the features fire when the unsteered model reads the "
-        "text back.",
+        "The same prompt and the same random numbers with the recipe (towards the positive side), without it, and "
+        "against it. No text was picked. Marks: where the features fire when the unsteered model reads the text back.",
         cards,
     )
 

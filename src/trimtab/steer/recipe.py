@@ -39,8 +39,8 @@ class Recipe:
     Recipes are equal when their digests are. `+` joins. `recipe * number` and `-recipe` multiply the strengths of
     `add` and `vector` and the targets of `clamp`, `min` and `max` (so `0 * clamp` holds a feature at 0, which is not
     the unsteered model); `scale`, `ablate` and `project` have no strength to multiply and raise `InputError`.
-    What was measured of a recipe does not hold for another one: a product drops `about.evidence`, and a sum keeps only
-    the model. `dataclasses.replace(recipe, about=...)` sets it.
+    What was measured of a recipe does not hold for another one: a product drops `about.evidence`, and a sum (but with
+    an empty recipe) keeps only the model. `dataclasses.replace(recipe, about=...)` sets it.
     """
 
     edits: tuple[Edit, ...] = ()
@@ -117,6 +117,8 @@ class Recipe:
                 f"These recipes were made for different models: {mine.model} ({mine.model_fingerprint}) and "
                 f"{theirs.model} ({theirs.model_fingerprint})."
             )
+        if not self.edits or not other.edits:  # nothing is added, so what is known of the other still holds
+            return self if self.edits else other
         known = mine if mine.model_fingerprint else theirs
         return Recipe(self.edits + other.edits, About(model=known.model, model_fingerprint=known.model_fingerprint))
 
