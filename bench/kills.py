@@ -34,7 +34,12 @@ import torch
 
 from trimtab import Sampling
 from trimtab.errors import StorageError
+from trimtab.evidence.benchmark.concepts import concept_of
+from trimtab.evidence.benchmark.run import run as run_bench
+from trimtab.evidence.benchmark.units import BenchSpec, cells_of
+from trimtab.find.pairs import ContrastSet
 from trimtab.index.build import IndexSpec, build
+from trimtab.scale import store
 from trimtab.scale.run import On
 from trimtab.scale.store import open_store
 from trimtab.steer.grid import SweepSpec
@@ -47,22 +52,35 @@ SWEEP = SweepSpec(
     seeds=(0, 4), sampling=Sampling(max_new_tokens=7),
 )  # fmt: skip
 INDEX = IndexSpec(context=24, window=6, top=4, random=3, per_band=2, words=60, partners=20)
+CELLS = cells_of(["sea", "fire"], ["mean difference", "prompt by examples", "random"], [0.1, 0.3])
 Job = Callable[[str, On], Any]
 
 
 class Bench:
     """The jobs, what they make when nothing happens, and how long that takes."""
 
-    def __init__(self, root: Path, seed: int) -> None:
+    def __init__(self, root: Path, seed: int, names: list[str]) -> None:
         self.root, self.draw = root, random.Random(seed)
         world = self.world = planted_world()
         rows = [text for concept in (None, *world.words) for text in world.texts(concept, 20, 0)]
         self.texts, self.loaded = root / "texts.jsonl", root / "modules"
         self.texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
-        self.jobs: dict[str, Job] = {
+        concepts = [
+            concept_of(ContrastSet.of(world.texts(name, 24, 1), world.texts(None, 24, 2), name=name))
+            for name in ("sea", "fire")
+        ]
+        asked = BenchSpec(
+            prompts=("the cat saw",), dose_prompts=tuple(text[:60] for text in world.texts(None, 4, 3)), samples=4,
+            sampling=Sampling(max_new_tokens=8),
+        )  # fmt: skip
+        jobs: dict[str, Job] = {
             "sweep": lambda at, on: sweep(world.model, world.sae, SWEEP, at, batch_size=4, on=on),
             "index": lambda at, on: build(world.model, world.sae, [str(self.texts)], at, INDEX, on=on, save_every=0.05),
+            "benchmark": lambda at, on: run_bench(
+                world.model, [world.sae], at, asked, concepts, CELLS, witness=world.sae, on=on
+            ),
         }
+        self.jobs = {name: jobs[name] for name in names}
         self.whole: dict[str, dict[str, bytes]] = {}
         self.seconds: dict[str, float] = {}
         for name in self.jobs:
@@ -82,7 +100,8 @@ class Bench:
                 torch.set_num_threads(1)
                 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without it
                 self.jobs[job](at, on or On())
-                names = [name for name in sys.modules if name.startswith(("trimtab.", "pyarrow.", "safetensors."))]
+                libraries = ("trimtab.", "pyarrow.", "safetensors.", "sklearn.", "scipy.")
+                names = [name for name in sys.modules if name.startswith(libraries)]
                 self.loaded.write_text("\n".join(names))
                 code = 0
             except StorageError:
@@ -112,7 +131,8 @@ class Bench:
                 continue
             codes.append(code)
             assert self.ended(self.child(job, at)) == 0, at
-            there = at.replace("s3:/", str(self.root / "buckets"))  # the server's own folder: its library cannot fork
+            # Of a server, its own folder: its library cannot fork.
+            there = at.replace("s3:/", str(self.root / f"buckets-{event.__name__}"))
             same += content(there) == self.whole[job]
             if job == "sweep":
                 assert [row["row"] for row in read_rows(there)] == list(range(SWEEP.n_rows))
@@ -190,20 +210,26 @@ class Server:
         self.process.wait()
 
 
-def server_killed(bench: Bench, server: Server) -> Callable[[str, str], int | None]:
-    """An event: the server dies at a random moment and comes back; a run that did not survive that is gone on with."""
+def server_killed(bench: Bench, server: Server, *, away: bool) -> Callable[[str, str], int | None]:
+    """An event: the server dies at a random moment. It comes back after a while, or (`away`) when the run has given up;
+    a run that did not survive that is gone on with.
+    """
 
-    def server_event(job: str, at: str) -> int | None:
+    def event(job: str, at: str) -> int | None:
         child = bench.child(job, at)
         bench.wait(job)
         over = os.waitpid(child, os.WNOHANG)[0] == child
         server.kill()
-        time.sleep(0.5)
+        code = None
+        if away and not over:
+            code = bench.ended(child)
+        else:
+            time.sleep(0.5)
         server.start()
-        return None if over else bench.ended(child)
+        return (code or None) if over or away else bench.ended(child)
 
-    server_event.__name__ = "server"
-    return server_event
+    event.__name__ = "away" if away else "server"
+    return event
 
 
 def worker_killed(bench: Bench) -> Callable[[str, str], int | None]:
@@ -266,24 +292,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--moments", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--events", nargs="+", default=["driver", "sigint", "server", "disk", "worker"])
+    parser.add_argument("--events", nargs="+", default=["driver", "sigint", "server", "away", "disk", "worker"])
+    parser.add_argument("--jobs", nargs="+", default=["sweep", "index", "benchmark"])
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as root:
-        bench = Bench(Path(root), args.seed)
+        os.environ["TRIMTAB_CACHE"] = f"{root}/cache"  # copies of indexes on the server
+        bench = Bench(Path(root), args.seed, args.jobs)
         for name in args.events:
-            server = Server(Path(root) / "buckets") if name == "server" else None
-            event = (server_killed(bench, server) if server else worker_killed(bench) if name == "worker"
-                     else getattr(bench, name))  # fmt: skip
-            for job in ["sweep"] if server else ["sweep", "index"]:
+            server = Server(Path(root) / f"buckets-{name}") if name in ("server", "away") else None
+            store.PATIENCE = 1.0 if name == "away" else 30.0
+            event = (server_killed(bench, server, away=name == "away") if server else worker_killed(bench)
+                     if name == "worker" else getattr(bench, name))  # fmt: skip
+            for job in args.jobs:
                 place = "s3://runs" if server else str(Path(root) / "runs")
                 results[f"{name}, {job}"] = bench.again(event, job, args.moments, place)
                 print(name, job, results[f"{name}, {job}"], flush=True)
             if server:
                 server.kill()
     if args.out:
-        args.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        before = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
+        args.out.write_text(json.dumps(before | results, indent=2) + "\n", encoding="utf-8")
     sys.exit(any(one["same"] != one["moments"] for one in results.values()))
 
 

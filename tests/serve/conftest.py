@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import socket
 import threading
 import time
@@ -14,6 +16,9 @@ import httpx
 import pytest
 import uvicorn
 
+from trimtab.index.build import IndexSpec, build
+from trimtab.index.lens import add_lens
+from trimtab.index.store import Index
 from trimtab.serve.app import create_app
 from trimtab.serve.limits import Limits
 from trimtab.serve.service import Service
@@ -42,6 +47,19 @@ class Server(NamedTuple):
         while not true():
             assert time.monotonic() < end, "it never became so"
             time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def index(world: PlantedWorld, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """An index of the planted SAE, with its lens."""
+    folder = tmp_path_factory.mktemp("index")
+    rows = [{"text": text, "source": str(c)} for c in (None, *world.words) for text in world.texts(c, 30)]
+    random.Random(0).shuffle(rows)
+    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = IndexSpec(context=24, window=20, top=4, random=3, per_band=2, words=500, partners=500)
+    made = build(world.model, world.sae, [str(folder / "texts.jsonl")], folder / "index", spec)
+    add_lens(world.model, world.sae, made, tokens=5, neighbours=3)
+    return made
 
 
 @contextmanager

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
-import random
 from collections.abc import Iterator
 from html import unescape
 from typing import TYPE_CHECKING, Any
@@ -13,8 +11,6 @@ import httpx
 import pytest
 
 from trimtab.evidence.trace import trace
-from trimtab.index.build import IndexSpec, build
-from trimtab.index.lens import add_lens
 from trimtab.index.store import Index
 from trimtab.serve import explore_responses as responses
 from trimtab.serve.responses import JobList
@@ -24,19 +20,6 @@ from trimtab.testing.planted import PlantedWorld
 
 if TYPE_CHECKING:
     from tests.serve.conftest import Server, Serving
-
-SPEC = IndexSpec(context=24, window=20, top=4, random=3, per_band=2, words=500, partners=500)
-
-
-@pytest.fixture(scope="module")
-def index(world: PlantedWorld, tmp_path_factory: pytest.TempPathFactory) -> Index:
-    folder = tmp_path_factory.mktemp("index")
-    rows = [{"text": text, "source": str(c)} for c in (None, *world.words) for text in world.texts(c, 30)]
-    random.Random(0).shuffle(rows)
-    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    made = build(world.model, world.sae, [str(folder / "texts.jsonl")], folder / "index", SPEC)
-    add_lens(world.model, world.sae, made, tokens=5, neighbours=3)
-    return made
 
 
 @pytest.fixture(scope="module")

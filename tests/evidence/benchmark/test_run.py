@@ -20,7 +20,7 @@ from trimtab.evidence.benchmark.methods import METHODS
 from trimtab.evidence.benchmark.run import Left, folder_of, left, run
 from trimtab.evidence.benchmark.table import Row, Table, tabulate
 from trimtab.evidence.benchmark.units import BenchSpec, Cell, cells_of
-from trimtab.evidence.judges.embedding import embedding_judge
+from trimtab.evidence.judges.embedding import embedding_judge, installed
 from trimtab.find import effect
 from trimtab.find.pairs import ContrastSet
 from trimtab.scale.store import open_store
@@ -179,7 +179,7 @@ def test_what_is_damaged_is_made_again_from_the_first_texts_on(
 
 
 def test_more_may_be_added_and_nothing_changed(
-    world: PlantedWorld, concepts: list[Concept], done: Path, cells: list[Cell], tmp_path: Path
+    world: PlantedWorld, concepts: list[Concept], done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
     few = cells_of(["sea"], ["random"], [0.3])
@@ -202,6 +202,10 @@ def test_more_may_be_added_and_nothing_changed(
         go(world, swapped, folder, few)
     with pytest.raises(MismatchError, match=r"judges\.features: '.*' there, None now"):
         run(world.model, [world.sae], folder, SPEC, concepts, few)
+    with monkeypatch.context() as patch:
+        patch.setattr("trimtab.evidence.benchmark.run.installed", lambda: not installed())
+        with pytest.raises(MismatchError, match=r"judges\.embedding: \w+ there, \w+ now"):
+            go(world, concepts, folder, few)
     other = SPEC.model_copy(update={"samples": 7})
     with pytest.raises(MismatchError, match=r"another benchmark \(spec\.samples: 6 there, 7 now\)"):
         run(world.model, [world.sae], folder, other, concepts, few, witness=world.sae)

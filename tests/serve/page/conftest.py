@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import random
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +12,6 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from trimtab.index.build import IndexSpec, build
 from trimtab.index.lens import add_lens
 from trimtab.index.map import Points
 from trimtab.index.store import Index
@@ -31,24 +28,19 @@ FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 ]
-SPEC = IndexSpec(context=24, window=20, top=4, random=3, per_band=2, words=500, partners=500)
 Opened = Callable[..., Page]
 
 
 @pytest.fixture(scope="session")
-def index(world: PlantedWorld, tmp_path_factory: pytest.TempPathFactory) -> Index:
-    folder = tmp_path_factory.mktemp("index")
-    rows = [{"text": text, "source": str(c)} for c in (None, *world.words) for text in world.texts(c, 30)]
-    random.Random(0).shuffle(rows)
-    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    made = build(world.model, world.sae, [str(folder / "texts.jsonl")], folder / "index", SPEC)
+def index(index: Index, world: PlantedWorld) -> Index:
+    """The index of all tests with output scores and a map."""
     scores = {**dict.fromkeys(world.concepts.values(), 0.5), **dict.fromkeys(world.readers.values(), 0.0)}
-    add_lens(world.model, world.sae, made, output_scores=scores, tokens=5, neighbours=3)
-    live = np.array([row["feature"] for row in made.query("from features where count > 0 order by feature")])
+    add_lens(world.model, world.sae, index, output_scores=scores, tokens=5, neighbours=3)
+    live = np.array([row["feature"] for row in index.query("from features where count > 0 order by feature")])
     place = np.linspace(0, 1, len(live), dtype=np.float32)
     points = Points(live.astype(np.int32), place, place[::-1].copy(), (live % 3 - 1).astype(np.int32))
-    write_table(made.folder / "map.parquet", vars(points))
-    return made
+    write_table(index.folder / "map.parquet", vars(points))
+    return index
 
 
 @pytest.fixture(scope="module")

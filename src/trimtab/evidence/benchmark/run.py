@@ -20,6 +20,7 @@ from trimtab.evidence.benchmark.methods import METHODS
 from trimtab.evidence.benchmark.units import KIND, PLAIN, UNSTEERED, BenchSpec, Cell
 from trimtab.evidence.benchmark.work import Bench
 from trimtab.evidence.benchmark.write import DOSE_TOKENS, prompt_of
+from trimtab.evidence.judges.embedding import installed
 from trimtab.evidence.trace import refuse_edited
 from trimtab.sae.load import check_fits
 from trimtab.scale.folder import Entry, RunFolder, pace
@@ -136,6 +137,7 @@ def manifest_of(bench: Bench, cells: Sequence[Cell]) -> tuple[dict[str, Any], di
         "model": about_model(bench.model),
         "saes": {str(number): name for number, name in enumerate(names)},
         "judges": {
+            "embedding": installed(),
             "features": None if bench.witness is None else bench.witness.fingerprint,
             "fluency": None if bench.independent is None else about_model(bench.independent),
             "asked": None if bench.endpoint is None else bench.endpoint.model,

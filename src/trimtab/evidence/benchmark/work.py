@@ -18,6 +18,7 @@ from trimtab.evidence.benchmark.units import UNSTEERED, BenchSpec, Cell, slug
 from trimtab.evidence.benchmark.write import Rows, dose_texts, prompt_of, records_of, write_rows
 from trimtab.evidence.judges.judge import Judge
 from trimtab.find.gain import Curvature
+from trimtab.lm.memory import give_back
 from trimtab.scale.store import Store, json_bytes
 from trimtab.scale.unit import Do, Part, Tell, Unit
 from trimtab.spec import Site
@@ -69,7 +70,9 @@ class _Worker:
         self.known: _Known | None = None
 
     def do(self, unit: Unit, tell: Tell) -> Part:
-        return self.plain_texts() if unit.work is None else self.cell(unit.work, tell)
+        part = self.plain_texts() if unit.work is None else self.cell(unit.work, tell)
+        give_back()
+        return part
 
     def plain_texts(self) -> Part:
         bench = self.bench

