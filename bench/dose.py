@@ -7,22 +7,22 @@ Forty recipes, drawn by a fixed seed: single live features of the SAE added (20,
 clamped (8), the four features with the largest effect size on a shipped contrast set (6), and the mean difference of
 residuals of a contrast set (6, of them 3 turned round). `--stage kl`: the strength for each budget, and what it costs
 on unseen texts: unsteered continuations of 20 openers of the steering benchmark and of 20 beginnings of corpus texts
-(`openers` is both), and corpus texts themselves. `--stage texts`: the dose curve with written texts.
+(`openers` is both), and corpus texts themselves. `--stage texts`: the dose curve with written texts, and what `auto`
+takes from it, at work on the openers.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
-import statistics
 import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from dose_page import BUDGETS, OPENER_KINDS, TEXTS, together, write_page
 from machine import about
 
 from trimtab import Recipe, open_model, open_sae
@@ -34,25 +34,15 @@ from trimtab.lm.model import Model
 from trimtab.lm.reading import residuals
 from trimtab.lm.texts import iter_texts
 from trimtab.sae.sae import SAE
-from trimtab.steer.dose import LADDER, ladder, measure_dose
-from trimtab.steer.dose_texts import NEW_TOKENS
+from trimtab.steer.dose import TEXTS as TEXTS_WRITTEN
+from trimtab.steer.dose import ladder, measure_dose
+from trimtab.steer.dose_texts import NEW_TOKENS, write_and_read
 from trimtab.steer.generate import generate
 from trimtab.steer.kl import PROMPT_TOKENS, beginning
 from trimtab.steer.own import own_texts
-from trimtab.steer.strength import PLACES, TEXT_TOKENS, costs, factors_for_kl
+from trimtab.steer.strength import TEXT_TOKENS, costs, factors_for_kl, scaled
 
-BUDGETS = (0.1, 0.5, 1.0)
 CONCEPTS = ("food", "love", "money", "sea", "tense", "war")
-TEXTS = 20
-WITHIN = 0.2
-OPENER_KINDS = ("benchmark openers", "corpus openers")
-KINDS = {
-    "openers": "openers, continued by the model",
-    "benchmark openers": "of these, the benchmark's",
-    "corpus openers": "of these, the corpus's",
-    "corpus": "corpus texts",
-}
-MARK = "## Measured (written by bench/dose.py)"
 
 
 def recipes(model: Model, sae: SAE) -> list[tuple[str, str]]:
@@ -111,11 +101,24 @@ def kl_stage(model: Model, recipe: Recipe, unseen: dict[str, list[str]]) -> dict
     }
 
 
-def texts_stage(model: Model, sae: SAE, recipe: Recipe) -> dict[str, Any]:
-    """The curve of one sign with texts."""
+def texts_stage(model: Model, sae: SAE, recipe: Recipe, openers: list[str], seed: int) -> dict[str, Any]:
+    """The curve of one sign with texts, and texts from the unseen openers at the strength that `auto` takes from it.
+
+    Costs are measured on as many texts as are written; the strengths of the curve are those of the product.
+    """
     began = time.perf_counter()
-    curve = measure_dose(model, recipe, ladder(model, recipe), sae=sae)
-    return {"seconds": time.perf_counter() - began, "curve": curve.as_dict()}
+    curve = measure_dose(model, recipe, ladder(model, recipe), own_texts(model)[:TEXTS_WRITTEN], sae=sae)
+    seconds = time.perf_counter() - began
+    factor = curve.safe_range[1] or curve.points[0].factor
+    plain, steered = write_and_read(model, [None, scaled(recipe, factor)], openers, seed=seed)
+    auto = {
+        "factor": factor,
+        "safe_on_the_curve": curve.safe_range[1] > 0,
+        "nats_more": steered.nats - plain.nats,
+        "repetition": steered.repetition,
+        "repetition_unsteered": plain.repetition,
+    }
+    return {"seconds": seconds, "curve": curve.as_dict(), "auto": auto}
 
 
 def unseen_texts(model: Model, corpus: list[str], seed: int) -> dict[str, list[str]]:
@@ -141,109 +144,14 @@ def run(folder: Path, stage: str, corpus: str, first: int) -> None:
         if path.exists():
             continue
         recipe = build(model, sae, kind, what)
+        unseen = unseen_texts(model, texts, 1 + number)
         if stage == "kl":
-            done = kl_stage(model, recipe, unseen_texts(model, texts, 1 + number))
+            done = kl_stage(model, recipe, unseen)
         else:
-            done = texts_stage(model, sae, recipe)
+            openers = [text for kind in OPENER_KINDS for text in unseen[kind]]
+            done = texts_stage(model, sae, recipe, openers, 1 + number)
         write_json(path, {"kind": kind, "what": what, "recipe": repr(recipe), **done, "about": about(model)})
         print(kind, what, json.dumps(done)[:200], flush=True)
-
-
-def together(folder: Path) -> dict[str, Any]:
-    """All parts, and the share of recipes whose unseen cost is within 20 % of the budget."""
-    parts = [json.loads(path.read_text()) for path in sorted(folder.glob("kl-*.json"))]
-    curves = [json.loads(path.read_text()) for path in sorted(folder.glob("texts-*.json"))]
-    setting = parts[0]["about"]
-    for part in (*parts, *curves):
-        part.pop("about")
-    return {
-        "about": setting,
-        "own_texts": {"tokens_read": TEXT_TOKENS, "places": PLACES},
-        "unseen_texts": {kind: TEXTS * (1 + (kind == "openers")) for kind in KINDS},
-        "seconds_to_choose": statistics.median(part["seconds_to_choose"] for part in parts),
-        "shares": {kind: {f"{budget:g}": _share(parts, kind, budget) for budget in BUDGETS} for kind in KINDS},
-        "recipes": parts,
-        "curves": curves,
-    }
-
-
-def _ratio(dose: dict[str, Any], kind: str) -> float:
-    """Cost on unseen texts over the budget."""
-    of = OPENER_KINDS if kind == "openers" else (kind,)
-    return statistics.mean(dose["unseen"][one][0] for one in of) / float(dose["budget"])
-
-
-def _share(parts: list[dict[str, Any]], kind: str, budget: float) -> dict[str, float]:
-    """How the recipes' unseen costs lie about one budget."""
-    ratios = [_ratio(one, kind) for part in parts for one in part["doses"] if one["budget"] == budget]
-    return {
-        "recipes": len(ratios),
-        "within": sum(abs(ratio - 1) <= WITHIN for ratio in ratios),
-        "median_ratio": statistics.median(ratios),
-        "lowest": min(ratios),
-        "highest": max(ratios),
-    }
-
-
-def page(found: dict[str, Any]) -> str:
-    """The measured part of docs/dose.md."""
-    kinds = list(dict.fromkeys(part["kind"] for part in found["recipes"]))
-    texts = found["unseen_texts"]
-    lines = [
-        f"Gemma-3-270M, SAE at block 7, {len(found['recipes'])} of 40 recipes drawn by a fixed seed (`bench/dose.py`), "
-        f"on unseen texts of up to {found['own_texts']['tokens_read']} tokens, drawn anew for every recipe: "
-        f"{texts['openers']} openers, half of them of the steering benchmark and half beginnings of corpus texts, "
-        f"continued by the unsteered model; and {texts['corpus']} texts of a mixed corpus. Choosing all three doses of "
-        f"a recipe took {found['seconds_to_choose']:.0f} seconds (median; one thread of a busy "
-        f"{found['about']['processor']}).",
-        "",
-        "| unseen texts | nats per token | within 20 % of it | unseen / budget: median | lowest | highest |",
-        "|---|---|---|---|---|---|",
-    ]
-    for kind, shares in found["shares"].items():
-        for budget, one in shares.items():
-            within = f"{one['within']} of {one['recipes']} ({one['within'] / one['recipes']:.0%})"
-            spread = f"{one['median_ratio']:.2f} | {one['lowest']:.2f} | {one['highest']:.2f}"
-            lines.append(f"| {KINDS[kind]} | {budget} | {within} | {spread} |")
-    lines += ["", "| kind of recipe | " + " | ".join(f"openers / {budget:g}: median" for budget in BUDGETS) + " |"]
-    lines.append("|" + "---|" * (1 + len(BUDGETS)))
-    for kind in kinds:
-        of = [part for part in found["recipes"] if part["kind"] == kind]
-        row = [_share(of, "openers", budget)["median_ratio"] for budget in BUDGETS]
-        lines.append(f"| {kind} | " + " | ".join(f"{value:.2f}" for value in row) + " |")
-    if found["curves"]:
-        lines += ["", *_by_cost(found["curves"])]
-    return "\n".join(lines) + "\n"
-
-
-def _by_cost(curves: list[dict[str, Any]]) -> list[str]:
-    """What text is like at each step of the ladder, over the recipes that have a curve."""
-    lines = [
-        f"What text is like at each cost, over {len(curves)} of the recipes (medians over recipes):",
-        "",
-        "| about this cost | recipes | perplexity, times unsteered | repetition | safe | collapsed |",
-        "|---|---|---|---|---|---|",
-    ]
-    for step in LADDER:
-        near = [
-            (part["curve"], point)
-            for part in curves
-            for point in part["curve"]["points"]
-            if step / 2**0.5 <= point["kl"] < step * 2**0.5
-        ]
-        if near:
-            ppl = statistics.median(point["perplexity"] for _, point in near)
-            repeated = statistics.median(point["repetition"] for _, point in near)
-            safe = sum(point["factor"] <= curve["safe_range"][1] for curve, point in near) / len(near)
-            gone = sum(point["factor"] >= (curve["collapse"][1] or math.inf) for curve, point in near) / len(near)
-            lines.append(f"| {step:g} | {len(near)} | {ppl:.2f} | {repeated:.0%} | {safe:.0%} | {gone:.0%} |")
-    return lines
-
-
-def write_page(path: Path, found: dict[str, Any]) -> None:
-    """Put the measured part where the page has its mark, up to the end."""
-    head, mark, _ = path.read_text(encoding="utf-8").partition(MARK)
-    path.write_text(f"{head.rstrip()}\n\n{mark or MARK}\n\n{page(found)}", encoding="utf-8")
 
 
 def main() -> None:
