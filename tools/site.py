@@ -40,11 +40,15 @@ NAV: dict[str, dict[str, str] | str] = {
         "Index features": "index.md",
         "Serve": "serve.md",
         "Use recipes elsewhere": "formats.md",
-        "Work on many machines": "scale.md",
     },
     "Two stories": {"A persona from ten pairs": "origin-a.md", "Four features": "origin-b.md"},
     "Questions": "faq.md",
-    "Measured": {"Limits": "limits.md", "Finding": "finding-measured.md", "Performance": "performance.md"},
+    "Measured": {
+        "Limits": "limits.md",
+        "What steers best": "benchmark.md",
+        "Finding": "finding-measured.md",
+        "Performance": "performance.md",
+    },
     "Reference": {"Command line": "cli.md", "Python": "reference.md", "Files": "files.md"},
     "Inside": {"How it is built": "design.md", "Add to it": "extending.md"},
 }
