@@ -52,6 +52,10 @@ def goals(results: dict[str, Any]) -> str:
         lost = long["missing"] + long["twice"]
         said = "reached" if lost == 0 else "**missed**"
         lines.append([f"{long['wanted']:,} rows with kills: rows lost or there twice", "0", str(lost), said])
+        again = long["parts_again"]
+        said = "reached" if again["same"] == again["parts"] else "**missed**"
+        what = "parts of them, each process's first, written again: the same bytes"
+        lines.append([f"{again['parts']} {what}", "all", str(again["same"]), said])
         again = long["again"]
         said = "reached" if again["same"] == again["rows"] else "**missed**"
         lines.append([f"{again['rows']} of them again, in other batches: the same", "all", str(again["same"]), said])

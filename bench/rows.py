@@ -5,7 +5,8 @@
 
 `run` starts `trimtab sweep`, kills it with SIGKILL after four minutes, twice, and lets it end the third time; every
 5 seconds it writes a line: seconds since 1970, process, resident and highest memory in kB, parts written. `check` reads
-both, writes a random sample of the rows again in other company, and some of them alone.
+both; lets another process write the first part of each process again, which must give the same bytes; and writes a
+random sample of the rows again in other company, and some of them alone.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -41,14 +44,18 @@ FEATURES = (11330, 6024, 10935, 100, 2000, 5000, 8000, 12001, 14000, 16000)
 KILL_AFTER = (240, 240, None)
 
 
+def command(folder: Path) -> list[str]:
+    """The sweep as a command."""
+    words = [sys.executable, "-m", "trimtab.cli", "sweep", *PROMPTS, "--strengths=-0.5,0.25,0.5,0.75,1"]
+    words += [word for feature in FEATURES for word in ("-f", str(feature))]
+    return [*words, "--seeds", "20", "--max-new-tokens", "60", "--no-summary", "--out", str(folder)]
+
+
 def run(folder: Path) -> None:
     """The sweep in processes that are killed, and what memory they have."""
-    command = [sys.executable, "-m", "trimtab.cli", "sweep", *PROMPTS, "--strengths=-0.5,0.25,0.5,0.75,1"]
-    command += [word for feature in FEATURES for word in ("-f", str(feature))]
-    command += ["--seeds", "20", "--max-new-tokens", "60", "--no-summary", "--out", str(folder)]
     for seconds in KILL_AFTER:
         began = time.monotonic()
-        child = subprocess.Popen(command)
+        child = subprocess.Popen(command(folder))
         while child.poll() is None:
             now, most = (status_kilobytes(name, child.pid) for name in ("VmRSS", "VmHWM"))
             with memory_of(folder).open("a", encoding="ascii") as file:
@@ -77,6 +84,8 @@ def check(folder: Path, sample: int, alone: int) -> dict[str, Any]:
         "missing": done.rows - len(texts), "tokens": tokens, **memory(folder, done.rows),
     }  # fmt: skip
     result["tokens_per_second"] = tokens / sum(result["process_seconds"])
+    result["parts_again"] = rewritten(folder)
+    print(result["parts_again"], flush=True)
     model = open_model(MODEL)
     chosen = random.Random(0).sample(sorted(texts), sample)
     print(result["rows"], result["tokens_per_second"], flush=True)
@@ -86,21 +95,50 @@ def check(folder: Path, sample: int, alone: int) -> dict[str, Any]:
     return result
 
 
+def rewritten(folder: Path) -> dict[str, int]:
+    """The parts that were each process's first, so those that a kill had cut off too, written again by another process;
+    how many are the same bytes."""
+    logs = [[json.loads(line) for line in file.read_text().splitlines()] for file in sorted(folder.glob("log/*.jsonl"))]
+    done = [[line["unit"] for line in log if line["what"] == "done"] for log in logs]
+    first = [units[0] for units in done if units]
+    with tempfile.TemporaryDirectory() as scratch:
+        again = Path(scratch, "again")
+        shutil.copytree(folder, again)
+        for unit in first:
+            again.joinpath(f"{unit}.parquet").unlink()
+            again.joinpath("ledger", f"{unit}.json").unlink()
+        subprocess.run(command(again), check=True)
+        same = [
+            again.joinpath(f"{unit}.parquet").read_bytes() == (folder / f"{unit}.parquet").read_bytes()
+            for unit in first
+        ]
+    return {"parts": len(first), "same": sum(same)}
+
+
 def memory(folder: Path, rows: int) -> dict[str, Any]:
-    """Seconds of each process, and (seconds since the first start, process, resident MB, rows done) twice a minute."""
+    """Seconds of each process, (seconds since the first start, process, resident MB, rows done) twice a minute, and the
+    highest resident MB in each part that a process wrote."""
     lines = [line.split() for line in memory_of(folder).read_text(encoding="ascii").splitlines()]
     samples = [tuple(map(int, line)) for line in lines if len(line) == 5]
     parts = max(line[4] for line in samples)
     of: dict[int, list[int]] = defaultdict(list)
-    for when, process, *_ in samples:
+    highest: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for when, process, now, _, done in samples:
         of[process].append(when)
+        if done < parts:
+            highest[process][done] = max(highest[process][done], round(now / 1024))
     numbers = {process: number for number, process in enumerate(of, 1)}
     start = samples[0][0]
     curve = [
         (when - start, numbers[process], round(now / 1024), min(rows, round(rows * done / parts)))
         for when, process, now, _, done in samples[::6]
     ]
-    return {"process_seconds": [times[-1] - times[0] for times in of.values()], "memory": curve}
+    return {
+        "process_seconds": [times[-1] - times[0] for times in of.values()],
+        "memory": curve,
+        "highest_in_parts": [list(one.values()) for one in highest.values()],
+        "rows_in_part": rows / parts,
+    }
 
 
 def compare(model: Model, done: Run, texts: list[dict[str, Any]], batch_size: int) -> dict[str, Any]:

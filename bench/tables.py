@@ -147,6 +147,10 @@ def rows(said: dict[str, Any]) -> str:
             ["tokens written", f"{one['tokens']:,}"],
             ["seconds of all processes, lost work included", f"{sum(one['process_seconds']):,}"],
             ["tokens per second", f"{one['tokens_per_second']:.0f}"],
+            [
+                f"of {one['parts_again']['parts']} parts that another process wrote again, the same bytes",
+                f"{one['parts_again']['same']}",
+            ],
             [f"of {again['rows']} rows, in other batches the same", f"{again['same']}"],
             [f"of {alone['rows']} rows, alone the same", f"{alone['same']}"],
         ],
@@ -154,7 +158,15 @@ def rows(said: dict[str, Any]) -> str:
     curve = one["memory"]
     chosen = curve[:: max(1, len(curve) // 16)]
     memory = [[str(line[0]), str(line[1]), f"{line[3]:,}", f"{line[2]:,}"] for line in chosen]
-    return f"{facts}\n\n{table(['seconds', 'process', 'rows done', 'resident MB'], memory)}"
+    processes = []
+    for number, parts in enumerate(one["highest_in_parts"], 1):
+        thousands = (len(parts) - 1) * one["rows_in_part"] / 1000
+        growth = f"{(parts[-1] - parts[0]) / thousands:.0f}" if thousands else ""
+        processes.append([str(number), str(len(parts)), *(f"{x:,}" for x in (parts[0], parts[-1], max(parts))), growth])
+    of_processes = table(
+        ["process", "parts", "highest MB in its first part", "in its last", "in all", "growth in 1,000 rows"], processes
+    )
+    return f"{facts}\n\n{of_processes}\n\n{table(['seconds', 'process', 'rows done', 'resident MB'], memory)}"
 
 
 def tried(said: dict[str, Any]) -> str:
