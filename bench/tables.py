@@ -160,12 +160,12 @@ def rows(said: dict[str, Any]) -> str:
     memory = [[str(line[0]), str(line[1]), f"{line[3]:,}", f"{line[2]:,}"] for line in chosen]
     processes = []
     for number, parts in enumerate(one["highest_in_parts"], 1):
-        thousands = (len(parts) - 1) * one["rows_in_part"] / 1000
-        growth = f"{(parts[-1] - parts[0]) / thousands:.0f}" if thousands else ""
-        processes.append([str(number), str(len(parts)), *(f"{x:,}" for x in (parts[0], parts[-1], max(parts))), growth])
-    of_processes = table(
-        ["process", "parts", "highest MB in its first part", "in its last", "in all", "growth in 1,000 rows"], processes
-    )
+        thousands = (len(parts) - 2) * one["rows_in_part"] / 1000
+        growth = f"{(parts[-1] - parts[1]) / thousands:.1f}" if thousands > 0 else ""
+        of_parts = (f"{megabytes:,}" for megabytes in (*parts[:2], parts[-1], max(parts)))
+        processes.append([str(number), str(len(parts)), *of_parts, growth])
+    head = ["process", "parts begun", "highest MB in its first part", "second", "last", "any"]
+    of_processes = table([*head, "growth in 1,000 rows after the second"], processes)
     return f"{facts}\n\n{of_processes}\n\n{table(['seconds', 'process', 'rows done', 'resident MB'], memory)}"
 
 
