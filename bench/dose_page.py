@@ -71,7 +71,7 @@ def page(found: dict[str, Any]) -> str:
         f"on unseen texts of up to {found['own_texts']['tokens_read']} tokens, drawn anew for every recipe: "
         f"{texts['openers']} openers, half of them of the steering benchmark and half beginnings of corpus texts, "
         f"continued by the unsteered model; and {texts['corpus']} texts of a mixed corpus. Choosing all three doses of "
-        f"a recipe took {found['seconds_to_choose']:.0f} seconds (median; one thread of a busy "
+        f"a recipe took {found['seconds_to_choose']:.0f} seconds (median; one or two threads of a busy "
         f"{found['about']['processor']}).",
         "",
         "| unseen texts | nats per token | within 20 % of it | unseen / budget: median | lowest | highest |",
