@@ -31,7 +31,7 @@ from trimtab.scale.unit import Do, Part, Tell, Unit
 from trimtab.spec import Sampling
 from trimtab.steer.grid import SweepSpec
 from trimtab.steer.sweep import sweep
-from trimtab.testing.planted import planted_world
+from trimtab.testing.planted import PlantedWorld, planted_world
 
 from .conftest import content
 
@@ -139,13 +139,21 @@ def test_a_harvest_has_the_bytes_of_a_local_one(cluster: Any, tmp_path: Path, mo
         assert mine.read_bytes() == theirs.read_bytes()
 
 
+SPEC_OF_INDEX = IndexSpec(context=24, window=5, top=4, random=3, per_band=2, words=500, partners=500)
+
+
+def texts_of(world: PlantedWorld, folder: Path) -> Path:
+    """A corpus with every concept of the world in it."""
+    rows = [text for concept in (None, *world.words) for text in world.texts(concept, 12, 0)]
+    path = folder / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+    return path
+
+
 def test_an_index_has_the_bytes_of_a_local_build_and_goes_on_after_a_kill(cluster: Any, tmp_path: Path) -> None:
     world = planted_world()
-    rows = [text for concept in (None, *world.words) for text in world.texts(concept, 12, 0)]
-    texts = tmp_path / "texts.jsonl"
-    texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
-    spec = IndexSpec(context=24, window=5, top=4, random=3, per_band=2, words=500, partners=500)
-    build(world.model, world.sae, [str(texts)], tmp_path / "local", spec)
+    texts = texts_of(world, tmp_path)
+    build(world.model, world.sae, [str(texts)], tmp_path / "local", SPEC_OF_INDEX)
     calls = 0
 
     def die(_: object) -> None:
@@ -156,7 +164,7 @@ def test_an_index_has_the_bytes_of_a_local_build_and_goes_on_after_a_kill(cluste
 
     there = tmp_path / "ray"
     with pytest.raises(KeyboardInterrupt):
-        build(world.model, world.sae, [str(texts)], there, spec, on=TWO, progress=die)
+        build(world.model, world.sae, [str(texts)], there, SPEC_OF_INDEX, on=TWO, progress=die)
     found = sorted(path.stem for path in (there / "windows").iterdir())
     assert len(found) >= 3
     times = {path: path.stat().st_mtime_ns for path in (there / "windows").iterdir()}
@@ -168,7 +176,7 @@ def test_an_index_has_the_bytes_of_a_local_build_and_goes_on_after_a_kill(cluste
     def look(_: object) -> None:
         seen.append(sum(path.stat().st_mtime_ns == at for path, at in times.items() if path.exists()))
 
-    build(world.model, world.sae, [str(texts)], there, spec, on=TWO, progress=look, say=said.append)
+    build(world.model, world.sae, [str(texts)], there, SPEC_OF_INDEX, on=TWO, progress=look, say=said.append)
     assert seen[0] == len(found) - 1  # what was there and sound has not been made again
     assert len(said) == 1
     assert "is written again" in said[0]
@@ -176,7 +184,7 @@ def test_an_index_has_the_bytes_of_a_local_build_and_goes_on_after_a_kill(cluste
     part = there / "features" / "00000.parquet"
     whole = part.read_bytes()
     part.write_bytes(whole[:-1])
-    build(world.model, world.sae, [str(texts)], there, spec, say=said.append)
+    build(world.model, world.sae, [str(texts)], there, SPEC_OF_INDEX, say=said.append)
     assert "the index is built again" in said[-1]
     assert part.read_bytes() == whole
 
@@ -185,13 +193,15 @@ def test_an_index_on_an_object_store_goes_on_on_another_machine(
     cluster: Any, tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = planted_world()
-    rows = [text for concept in (None, *world.words) for text in world.texts(concept, 12, 0)]
-    texts = tmp_path / "texts.jsonl"
-    texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
-    spec = IndexSpec(context=24, window=5, top=4, random=3, per_band=2, words=500, partners=500)
+    texts = texts_of(world, tmp_path)
     whole: list[int] = []
     local = build(
-        world.model, world.sae, [str(texts)], tmp_path / "local", spec, progress=lambda now: whole.append(now.done)
+        world.model,
+        world.sae,
+        [str(texts)],
+        tmp_path / "local",
+        SPEC_OF_INDEX,
+        progress=lambda now: whole.append(now.done),
     )
     at, there = f"{s3}/index", open_store(f"{s3}/index")
     calls = 0
@@ -208,12 +218,12 @@ def test_an_index_on_an_object_store_goes_on_on_another_machine(
         calls = 0
         if machine != machines[-1]:
             with pytest.raises(KeyboardInterrupt):
-                build(world.model, world.sae, [str(texts)], at, spec, on=on, progress=die, save_every=0)
+                build(world.model, world.sae, [str(texts)], at, SPEC_OF_INDEX, on=on, progress=die, save_every=0)
             assert there.exists("state/state.safetensors")
             with pytest.raises(FileError, match="unfinished build"):
                 open_index(at)
     seen: list[int] = []
-    index = build(world.model, world.sae, [str(texts)], at, spec, progress=lambda now: seen.append(now.done))
+    index = build(world.model, world.sae, [str(texts)], at, SPEC_OF_INDEX, progress=lambda now: seen.append(now.done))
     assert 0 < len(seen) <= len(whole) - 4  # what two machines had done is not done again
     here = content(tmp_path / "local")
     assert {name: there.read(name) for name in here} == here
@@ -230,6 +240,6 @@ def test_an_index_on_an_object_store_goes_on_on_another_machine(
     with pytest.raises(FileError, match=r"features/00000.parquet is damaged .* build the index again"):
         open_index(at)
     said: list[str] = []
-    build(world.model, world.sae, [str(texts)], at, spec, say=said.append)
+    build(world.model, world.sae, [str(texts)], at, SPEC_OF_INDEX, say=said.append)
     assert "the index is built again" in said[0]
     assert there.read("features/00000.parquet") == part

@@ -88,7 +88,7 @@ def run_units(
         log.say("enough", units=fresh)
         raise
     except StorageError:
-        log = Log(folder.store)  # has no place either, and is no part of the result: nobody waits for it to be written
+        log = Log(folder.store)  # an empty one, so that nobody waits for a store that is away once more
         raise
     except BaseException as error:
         log.say("stopped", why=type(error).__name__, said=str(error))
