@@ -24,8 +24,8 @@ def no_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judge, "embedding_judge", missing)
 
 
-def test_methods_are_listed(run: Any, tmp_path: Path) -> None:
-    listed = run("bench", "-o", tmp_path / "x", "--list").stdout.splitlines()
+def test_methods_are_listed(run: Any) -> None:
+    listed = run("bench", "--list").stdout.splitlines()
     assert [line[:32].strip() for line in listed] == list(METHODS)
 
 

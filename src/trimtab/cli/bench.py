@@ -29,6 +29,16 @@ EXAMPLES = """Examples:
 """
 
 
+def _list(wanted: bool) -> None:
+    """List the methods and stop, before anything else is asked for."""
+    if wanted:
+        from trimtab.evidence.benchmark.methods import METHODS
+
+        for name, method in METHODS.items():
+            print(f"{name:<32} {method.about}")
+        raise typer.Exit
+
+
 def run(
     folder: o.RunAt,
     concepts: Annotated[
@@ -80,7 +90,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what is left to do, and how long it takes at the pace so far.")
     ] = False,
-    show_list: Annotated[bool, typer.Option("--list", help="List the methods, and stop.")] = False,
+    listed: Annotated[
+        bool, typer.Option("--list", help="List the methods, and stop.", is_eager=True, callback=_list)
+    ] = False,
     where: o.Where = "local",
     workers: o.Workers = 1,
     device: o.Device = None,
@@ -94,14 +106,10 @@ def run(
     recipes/, texts/, scores/, what the judges are worth (judges/), and table.json, table.md, table.svg. Concepts,
     methods and budgets may be added to it later. The judge's key is read from OPENAI_API_KEY.
     """
-    from trimtab.evidence.benchmark.methods import METHODS, check_methods
+    from trimtab.evidence.benchmark.methods import check_methods
     from trimtab.evidence.benchmark.prompts import DEV, TEST
     from trimtab.evidence.benchmark.units import BenchSpec, cells_of
 
-    if show_list:
-        for name, method in METHODS.items():
-            print(f"{name:<32} {method.about}")
-        return
     spec = BenchSpec.parse(
         {
             "prompts": TEST if prompts == "test" else DEV,
