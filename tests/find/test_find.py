@@ -11,10 +11,12 @@ import torch
 
 from trimtab.errors import InputError
 from trimtab.evidence.verify import verify
+from trimtab.find.contrast import collect
 from trimtab.find.find import Settings, find
+from trimtab.find.fit import fit
 from trimtab.find.pairs import ContrastSet
 from trimtab.find.show import to_json
-from trimtab.find.spread import middle_sites
+from trimtab.find.spread import middle_sites, spread
 from trimtab.steer.recipe import Recipe
 from trimtab.testing.planted import PlantedWorld
 
@@ -110,10 +112,30 @@ def test_a_dense_method_gives_a_vector_recipe(world: PlantedWorld, sea: Contrast
     assert found.test == found.baseline_test
 
 
+@pytest.mark.parametrize("choice", ["caa", "many blocks", "all features"])
+def test_the_choice_is_fitted_anew_on_all_texts_but_test(world: PlantedWorld, noisy: ContrastSet, choice: str) -> None:
+    how = Settings(align=None, choice=choice)
+    found = find(world.model, world.sae, noisy, how)
+    assert found.chosen is not None
+    train, dev, _ = noisy.split(how.shares, how.seed)
+    both = ContrastSet.of(train.positive + dev.positive, train.negative + dev.negative)
+    acts = collect(world.model, world.sae, both)[0]
+    if choice == "many blocks":
+        want = spread(world.model, both)
+    else:
+        want = fit(found.chosen.fit.method, acts, world.sae, found.chosen.features[0]).vectors
+    assert found.chosen.fit.vectors.keys() == want.keys()
+    for site, vector in want.items():
+        assert torch.allclose(found.chosen.fit.vectors[site], vector, atol=1e-5)
+    first = next(one for one in found.candidates if one.name == choice)
+    assert not any(torch.allclose(first.fit.vectors[site], vector, atol=1e-5) for site, vector in want.items())
+
+
 def test_a_dense_method_that_is_asked_for_is_taken_beside_the_baseline(world: PlantedWorld, sea: ContrastSet) -> None:
     found = find(world.model, world.sae, sea, Settings(method="probe", align=None))
     assert [one.name for one in found.candidates] == ["probe", "many blocks", "caa"]
-    assert found.chosen is found.candidates[0]
+    assert found.chosen is not None
+    assert found.chosen.name == "probe"
 
 
 def test_features_say_what_they_fire_on(world: PlantedWorld, sea: ContrastSet) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from trimtab.errors import InputError
 from trimtab.find.cluster import Clustering
-from trimtab.find.contrast import Activations
+from trimtab.find.contrast import Activations, Pool, collect
 from trimtab.find.effect import Shift, likelihood_shift, neutral, text_likelihoods
 from trimtab.find.fit import DENSE, Fit, fit, held_auc
 from trimtab.find.pairs import ContrastSet, Splits
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BASELINE = "caa"
 MANY_BLOCKS = "many blocks"
 Group = tuple[tuple[int, ...], ...]
+T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
 
 
@@ -77,46 +78,50 @@ class Measure:
         self.plain: Tensor = text_likelihoods(model, parts.dev)
         self.known = neutral(model)
 
-    def features(self, name: str, method: str, group: Group) -> Candidate:
-        """The candidate that steers with the features of `group`, weighed by `method`."""
-        used = [i for i, some in enumerate(group) if some]
-        made = fit(
-            method, [self.train[i] for i in used], [self.saes[i] for i in used], [group[i] for i in used],
-            paired=self.parts.train.paired,
-        )  # fmt: skip
-        return self._measured(name, group, made, held_auc(made, [self.dev[i] for i in used]))
-
-    def dense(self, method: str) -> Candidate:
-        """The candidate of a method that needs no features."""
-        made = fit(method, self.train, self.saes, [() for _ in self.saes], paired=self.parts.train.paired)
-        return self._measured(method, ((),) * len(self.saes), made, held_auc(made, self.dev))
-
-    def many_blocks(self) -> Candidate:
-        """The candidate that adds the mean difference at many blocks, each at the same cost."""
-        made = Fit(MANY_BLOCKS, spread(self.model, self.parts.train), {}, {})
-        return self._measured(MANY_BLOCKS, ((),) * len(self.saes), made, None)
-
-    def _measured(self, name: str, group: Group, made: Fit, auc: float | None) -> Candidate:
-        vectors = dict(made.vectors)
-        shift = likelihood_shift(self.model, vectors, self.parts.dev, kl=self.kl, base=self.plain, known=self.known)
-        return Candidate(name, group, made, auc, shift)
-
     def all(self, groups: dict[str, Group], method: str, progress: Progress) -> tuple[Candidate, ...]:
         """A candidate for each group (for a dense method: one), the many blocks, and last the baseline."""
-        asked = groups if method not in DENSE else {method} - {BASELINE}
-        names = [*asked, MANY_BLOCKS, BASELINE]
+        none: Group = ((),) * len(self.saes)
         made: list[Candidate] = []
-        for number, name in enumerate(names):
-            progress("measuring", number, len(names))
-            if name == MANY_BLOCKS:
-                made.append(self.many_blocks())
-            else:
-                made.append(self.dense(name) if name in DENSE else self.features(name, method, groups[name]))
-        progress("measuring", len(names), len(names))
+        asked = [(name, method, group) for name, group in groups.items()]
+        if method in DENSE:
+            asked = [(method, method, none)] if method != BASELINE else []
+        asked += [(name, name, none) for name in (MANY_BLOCKS, BASELINE)]
+        for number, one in enumerate(asked):
+            progress("measuring", number, len(asked))
+            made.append(self.candidate(*one))
+        progress("measuring", len(asked), len(asked))
         return tuple(made)
 
+    def candidate(self, name: str, method: str, group: Group) -> Candidate:
+        """What `method` makes of the features of `group` (dense methods need none) on train, measured on dev."""
+        made = self._fit(method, group, self.parts.train, self.train)
+        auc = None if method == MANY_BLOCKS else held_auc(made, self._of(group, self.dev))
+        shift = likelihood_shift(
+            self.model, dict(made.vectors), self.parts.dev, kl=self.kl, base=self.plain, known=self.known
+        )
+        return Candidate(name, group, made, auc, shift)
+
+    def again(self, one: Candidate, pool: Pool) -> Candidate:
+        """A candidate fitted anew on train and dev together, once dev has nothing left to choose; its `dev` stays."""
+        train, dev = self.parts.train, self.parts.dev
+        both = replace(
+            train, positive=(*train.positive, *dev.positive), negative=(*train.negative, *dev.negative)
+        )  # fmt: skip
+        acts = [] if one.fit.method == MANY_BLOCKS else collect(self.model, self.saes, both, pool)
+        return replace(one, fit=self._fit(one.fit.method, one.features, both, acts))
+
+    def _fit(self, method: str, group: Group, texts: ContrastSet, acts: Sequence[Activations]) -> Fit:
+        if method == MANY_BLOCKS:
+            return Fit(MANY_BLOCKS, spread(self.model, texts), {}, {})
+        used = self._of(group, acts), self._of(group, self.saes), self._of(group, group)
+        return fit(method, *used, paired=texts.paired)
+
+    def _of(self, group: Group, each: Sequence[T]) -> list[T]:
+        """Those of one value per site that belong to sites with features, or all for a group without any."""
+        return [value for value, some in zip(each, group, strict=True) if some or not any(group)]
+
     def test(self, one: Candidate) -> Shift:
-        """What a candidate does on the texts that chose nothing, at its strength."""
+        """What a candidate does on the texts that fitted and chose nothing, at its strength."""
         return likelihood_shift(
             self.model, dict(one.fit.vectors), self.parts.test, kl=self.kl, known=self.known, start=one.dev.strength
         )
@@ -141,19 +146,19 @@ def recipe_of(
     model: Model, saes: Sequence[SAE], contrast: ContrastSet, how: Settings, candidates: Sequence[Candidate],
     best: Candidate, test: Shift,
 ) -> Recipe:  # fmt: skip
-    """The recipe that adds the candidate at the strength whose cost was matched on dev.
+    """The recipe that adds the candidate at the strength that `test` matched to the cost, on neutral texts.
 
     One of plain vectors is read with the features that were found, weighed as in the candidate of all of them.
     """
     from trimtab.steer.recipe import Recipe
     from trimtab.steer.spec import About, Setting
 
-    strengths = _strengths(saes, best)
+    strengths = _strengths(saes, best, test)
     at = {sae.site: sae for sae in saes}
     edits: list[Recipe] = []
     for site, vector in best.fit.vectors.items():
         if site not in best.fit.weights:
-            edits.append(Recipe.vector(vector * best.dev.strength, site))
+            edits.append(Recipe.vector(vector * test.strength, site))
         elif mine := strengths[at[site].fingerprint]:
             edits.append(Recipe.add(at[site], mine, unit="raw"))
     joined = sum(edits[1:], edits[0])
@@ -163,19 +168,19 @@ def recipe_of(
         model_fingerprint=model.fingerprint,
         contrast=contrast.digest,
         cluster={"name": best.name, "features": [list(some) for some in best.features]},
-        reads={} if any(best.features) else _strengths(saes, largest),
+        reads={} if any(best.features) else _strengths(saes, largest, largest.dev),
         settings={k: Setting(value=v, given=k in how.model_fields_set) for k, v in how.model_dump(mode="json").items()},
         evidence={"test_shift": [test.shift, test.low, test.high], "kl": test.kl},
     )
     return Recipe(joined.edits, about)
 
 
-def _strengths(saes: Sequence[SAE], one: Candidate) -> dict[str, dict[int, float]]:
+def _strengths(saes: Sequence[SAE], one: Candidate, at: Shift) -> dict[str, dict[int, float]]:
     """Lengths added along the decoder rows of a candidate's features, in residual units, by fingerprint of the SAE."""
     found: dict[str, dict[int, float]] = {}
     for sae in saes:
         if weights := one.fit.weights.get(sae.site):
             lengths = sae.rows(weights).norm(dim=-1).tolist()
-            added = {i: w * n * one.dev.strength for (i, w), n in zip(weights.items(), lengths, strict=True)}
+            added = {i: w * n * at.strength for (i, w), n in zip(weights.items(), lengths, strict=True)}
             found[sae.fingerprint] = {i: strength for i, strength in added.items() if strength}
     return found

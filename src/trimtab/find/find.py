@@ -1,7 +1,8 @@
 """From a contrast to a recipe: positions, features, clusters, weights, the choice among them, and held-out evidence.
 
 The set is split once. Features are chosen on `train` and confirmed on `dev`; weights are fitted on `train`; which
-cluster to steer with is chosen by its measured effect on `dev`; `test` is looked at only to report.
+candidate to steer with is chosen by its measured effect on `dev`, and fitted anew on both; `test` is looked at only to
+report.
 """
 
 from __future__ import annotations
@@ -66,10 +67,11 @@ class Finding:
     """Everything that was found. No candidates and no recipe where nothing moves the texts that choose.
 
     features, clusterings, examples, places: of each SAE (where its features fire in the training texts, and where they
-    lie on a map). candidates: ways to steer, the last two without features. chosen: what the recipe carries out;
-    test, baseline_test: its shift, and the baseline's, on texts that chose nothing. reading: at most `limit` features
-    that together tell the sides apart (see `separating`; of the first site with features); auc, dense_auc: how well a
-    logistic probe on those, and on the whole residual, separates the test texts.
+    lie on a map). candidates: ways to steer, the last two without features. chosen: the best of them, fitted again on
+    train and dev, which the recipe carries out; test, baseline_test: its shift, and that of the baseline fitted again,
+    on the other texts. reading: at most `limit` features that together tell the sides apart (see `separating`; of the
+    first site with features); auc, dense_auc: how well a logistic probe on those, and on the whole residual, separates
+    the test texts.
     """
 
     contrast: ContrastSet
@@ -136,13 +138,14 @@ def find(
     measure = Measure(model, several, train, dev, parts, how.kl)
     candidates = measure.all(groups, how.method, progress)
     given = how.method if "method" in how.model_fields_set else None
-    best, base = choose(candidates, how.choice, given), candidates[-1]
-    if best is None:
+    chosen, base = choose(candidates, how.choice, given), candidates[-1]
+    if chosen is None:
         return found
     progress("checking", 0, 2)
+    best = measure.again(chosen, how.pool)
     final = measure.test(best)
     progress("checking", 1, 2)
-    baseline = final if best is base else measure.test(base)
+    baseline = final if chosen is base else measure.test(measure.again(base, how.pool))
     progress("checking", 2, 2)
     first = next((i for i, some in enumerate(best.features) if some), 0)
     reading = tuple(separating(train[first], how.limit))
