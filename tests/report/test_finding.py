@@ -14,7 +14,7 @@ from rich.console import Console
 from trimtab.report.feature_map import LOOSE, colour, feature_map
 from trimtab.report.finding import finding
 from trimtab.report.finding_page import finding_page
-from trimtab.report.words import verdict
+from trimtab.report.words import reading, verdict
 
 
 def _feature(index: int, cluster: int | None, word: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def data() -> dict[str, Any]:
         }],
         "candidates": [candidate, {**candidate, "name": "caa", "features": [[]], "method": "caa", "dev": _shift(0.2)}],
         "chosen": "cluster 1", "test": _shift(0.35), "baseline": "caa", "baseline_test": _shift(0.15),
-        "reading": [3, 4, 9], "auc": 0.91, "dense_auc": 0.97, "recipe": "r" * 64,
+        "reading": [3, 4, 9], "auc": 0.91, "dense_auc": 0.97, "recipe": "r" * 64, "reads": [],
         "lines": [
             {
                 "prompt": "So", "factor": f, "sample": 0, "tokens": [" a", w], "strengths": [0.0, s],
@@ -103,6 +103,11 @@ def test_the_terminal_shows_reading_beside_writing_and_the_choice(data: dict[str
     towards, plain, away = (text.index(f"  {name}  So") for name in ("towards", "unsteered", "away"))
     assert towards < plain < away
     assert "wave█" in text[towards:plain]
+
+
+def test_the_feature_that_a_recipe_of_vectors_is_read_with_is_named(data: dict[str, Any]) -> None:
+    assert "is read with feature" not in reading(data)
+    assert "is read with feature 3, which" in reading({**data, "reads": [3]})
 
 
 def test_the_page_is_whole_escaped_and_has_the_same_numbers(data: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -143,44 +143,45 @@ def choose(candidates: Sequence[Candidate], name: str | None, method: str | None
 
 
 def recipe_of(
-    model: Model, saes: Sequence[SAE], contrast: ContrastSet, how: Settings, candidates: Sequence[Candidate],
-    best: Candidate, test: Shift,
+    model: Model, saes: Sequence[SAE], contrast: ContrastSet, how: Settings,
+    features: Sequence[Sequence[FeatureScore]], best: Candidate, test: Shift,
 ) -> Recipe:  # fmt: skip
     """The recipe that adds the candidate at the strength that `test` matched to the cost, on neutral texts.
 
-    One of plain vectors is read with the features that were found, weighed as in the candidate of all of them.
+    One of plain vectors is read, in each SAE, with the feature that tells held-out texts apart best. Not with all that
+    were found: some of them fire in any text, and so on many tokens whatever is done.
     """
     from trimtab.steer.recipe import Recipe
     from trimtab.steer.spec import About, Setting
 
-    strengths = _strengths(saes, best, test)
     at = {sae.site: sae for sae in saes}
     edits: list[Recipe] = []
     for site, vector in best.fit.vectors.items():
-        if site not in best.fit.weights:
+        weights = best.fit.weights.get(site)
+        if weights is None:
             edits.append(Recipe.vector(vector * test.strength, site))
-        elif mine := strengths[at[site].fingerprint]:
+        elif mine := _strengths(at[site], weights, test.strength):
             edits.append(Recipe.add(at[site], mine, unit="raw"))
     joined = sum(edits[1:], edits[0])
-    largest = max(candidates, key=lambda one: sum(map(len, one.features)))
+    seen = {sae.fingerprint: max(some, key=_tells_apart) for sae, some in zip(saes, features, strict=True) if some}
     about = About(
         model=model.name,
         model_fingerprint=model.fingerprint,
         contrast=contrast.digest,
         cluster={"name": best.name, "features": [list(some) for some in best.features]},
-        reads={} if any(best.features) else _strengths(saes, largest, largest.dev),
+        reads={} if any(best.features) else {sae: {one.index: float(one.sign)} for sae, one in seen.items()},
         settings={k: Setting(value=v, given=k in how.model_fields_set) for k, v in how.model_dump(mode="json").items()},
         evidence={"test_shift": [test.shift, test.low, test.high], "kl": test.kl},
     )
     return Recipe(joined.edits, about)
 
 
-def _strengths(saes: Sequence[SAE], one: Candidate, at: Shift) -> dict[str, dict[int, float]]:
-    """Lengths added along the decoder rows of a candidate's features, in residual units, by fingerprint of the SAE."""
-    found: dict[str, dict[int, float]] = {}
-    for sae in saes:
-        if weights := one.fit.weights.get(sae.site):
-            lengths = sae.rows(weights).norm(dim=-1).tolist()
-            added = {i: w * n * at.strength for (i, w), n in zip(weights.items(), lengths, strict=True)}
-            found[sae.fingerprint] = {i: strength for i, strength in added.items() if strength}
-    return found
+def _tells_apart(one: FeatureScore) -> tuple[bool, float, float]:
+    """Features of the positive side first, then by AUC and effect on held-out texts."""
+    return one.sign > 0, one.sign * (one.held_auc - 0.5), one.sign * one.held_effect
+
+
+def _strengths(sae: SAE, weights: Mapping[int, float], factor: float) -> dict[int, float]:
+    """Lengths added along the decoder rows of some features, in residual units; those of weight 0 left out."""
+    lengths = sae.rows(weights).norm(dim=-1).tolist()
+    return {i: w * n * factor for (i, w), n in zip(weights.items(), lengths, strict=True) if w}

@@ -153,7 +153,7 @@ def find(
         found, candidates=candidates, chosen=best, test=final, baseline_test=baseline,
         reading=reading, auc=probe(train[first], test[first], reading).auc if reading else None,
         dense_auc=probe(train[first], test[first]).auc,
-        recipe=recipe_of(model, several, contrast, how, candidates, best, final),
+        recipe=recipe_of(model, several, contrast, how, features, best, final),
     )  # fmt: skip
 
 

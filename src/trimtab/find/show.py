@@ -56,6 +56,7 @@ def to_json(found: Finding) -> dict[str, Any]:
         "auc": found.auc,
         "dense_auc": found.dense_auc,
         "recipe": found.recipe.digest if found.recipe else None,
+        "reads": [index for some in found.recipe.about.reads.values() for index in some] if found.recipe else [],
     }  # fmt: skip
 
 

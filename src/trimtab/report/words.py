@@ -83,13 +83,17 @@ def named(candidate: str) -> str:
 
 
 def reading(data: Data) -> str:
-    """How well the sides can be told apart, by features and by the whole residual."""
+    """How well the sides can be told apart, by features and by the whole residual, and with what the recipe is read."""
     if data["dense_auc"] is None:
         return ""
-    whole = f"a probe on all that the model knows there {data['dense_auc']:.2f}"
-    if data["auc"] is None:
-        return f"Of the test texts, {whole} (1 is every pair right, 0.5 is chance)."
-    return (
-        f"A probe on {len(data['reading'])} features separates the test texts with an AUC of {data['auc']:.2f}, "
-        f"{whole} (1 is every pair right, 0.5 is chance)."
-    )
+    whole = f"a probe on all that the model knows there {data['dense_auc']:.2f} (1 is every pair right, 0.5 is chance)."
+    said = f"Of the test texts, {whole}"
+    if data["auc"] is not None:
+        few = f"A probe on {len(data['reading'])} features separates the test texts with an AUC of {data['auc']:.2f}"
+        said = f"{few}, {whole}"
+    if data["reads"]:
+        known = ", ".join(map(str, data["reads"]))
+        said += (
+            f" Whether the recipe shows in a text is read with feature {known}, which tells held-out texts apart best."
+        )
+    return said
