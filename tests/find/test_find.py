@@ -81,7 +81,7 @@ def test_a_recipe_without_features_is_read_with_those_that_were_found(
     assert [edit.spec.op for edit in found.recipe.edits] == ["vector"] * len(middle_sites(world.model.n_layers))
     found.recipe.save(tmp_path / "sea.recipe.safetensors")
     recipe = Recipe.load(tmp_path / "sea.recipe.safetensors")
-    best = max(found.features[0], key=lambda one: (one.held_auc, one.held_effect))
+    best = max(found.features[0], key=lambda one: (one.auc + one.held_auc, one.effect + one.held_effect))
     assert recipe.reads(world.sae) == {best.index: 1.0}
     assert to_json(found)["reads"] == [best.index]
     assert best.index in (world.concepts["sea"], world.readers["sea"])

@@ -148,8 +148,8 @@ def recipe_of(
 ) -> Recipe:  # fmt: skip
     """The recipe that adds the candidate at the strength that `test` matched to the cost, on neutral texts.
 
-    One of plain vectors is read, in each SAE, with the feature that tells held-out texts apart best. Not with all that
-    were found: some of them fire in any text, and so on many tokens whatever is done.
+    One of plain vectors is read, in each SAE, with the feature that tells the sides apart best. Not with all that were
+    found: some of them fire in any text, and so on many tokens whatever is done.
     """
     from trimtab.steer.recipe import Recipe
     from trimtab.steer.spec import About, Setting
@@ -177,8 +177,8 @@ def recipe_of(
 
 
 def _tells_apart(one: FeatureScore) -> tuple[bool, float, float]:
-    """Features of the positive side first, then by AUC and effect on held-out texts."""
-    return one.sign > 0, one.sign * (one.held_auc - 0.5), one.sign * one.held_effect
+    """Features of the positive side first, then by AUC, and effect, on train and dev together."""
+    return one.sign > 0, one.sign * (one.auc + one.held_auc - 1), one.sign * (one.effect + one.held_effect)
 
 
 def _strengths(sae: SAE, weights: Mapping[int, float], factor: float) -> dict[int, float]:

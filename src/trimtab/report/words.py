@@ -93,7 +93,5 @@ def reading(data: Data) -> str:
         said = f"{few}, {whole}"
     if data["reads"]:
         known = ", ".join(map(str, data["reads"]))
-        said += (
-            f" Whether the recipe shows in a text is read with feature {known}, which tells held-out texts apart best."
-        )
+        said += f" Whether the recipe shows in a text is read with feature {known}, which tells the sides apart best."
     return said
