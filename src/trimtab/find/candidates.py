@@ -163,7 +163,7 @@ def recipe_of(
         elif mine := _strengths(at[site], weights, test.strength):
             edits.append(Recipe.add(at[site], mine, unit="raw"))
     joined = sum(edits[1:], edits[0])
-    seen = {sae.fingerprint: max(some, key=_tells_apart) for sae, some in zip(saes, features, strict=True) if some}
+    seen = {sae.fingerprint: reader(some) for sae, some in zip(saes, features, strict=True) if some}
     about = About(
         model=model.name,
         model_fingerprint=model.fingerprint,
@@ -176,9 +176,13 @@ def recipe_of(
     return Recipe(joined.edits, about)
 
 
-def _tells_apart(one: FeatureScore) -> tuple[bool, float, float]:
-    """Features of the positive side first, then by AUC, and effect, on train and dev together."""
-    return one.sign > 0, one.sign * (one.auc + one.held_auc - 1), one.sign * (one.effect + one.held_effect)
+def reader(features: Sequence[FeatureScore]) -> FeatureScore:
+    """The feature that tells the sides apart best: one of the positive side if any, by AUC on train and dev."""
+
+    def key(one: FeatureScore) -> tuple[bool, float, float]:
+        return one.sign > 0, one.sign * (one.auc + one.held_auc - 1), one.sign * (one.effect + one.held_effect)
+
+    return max(features, key=key)
 
 
 def _strengths(sae: SAE, weights: Mapping[int, float], factor: float) -> dict[int, float]:
