@@ -18,6 +18,7 @@ from trimtab.find.pairs import ContrastSet
 from trimtab.find.show import to_json
 from trimtab.find.spread import middle_sites, spread
 from trimtab.steer.recipe import Recipe
+from trimtab.steer.strength import costs_of
 from trimtab.testing.planted import PlantedWorld
 
 
@@ -29,7 +30,8 @@ def test_the_recipe_adds_the_planted_direction_at_the_matched_cost(
     assert found.test is not None
     assert list(found.recipe.features) == [world.concepts["sea"]]
     assert found.test.low > 0.2
-    assert found.test.kl == pytest.approx(0.2, rel=0.1)
+    assert found.test.kl == 0.2
+    assert costs_of(world.model, [found.recipe])[0].kl == pytest.approx(0.2, rel=0.05)
     assert found.auc == found.dense_auc == 1.0
     assert found.recipe.about.settings["kl"].given
     assert not found.recipe.about.settings["seed"].given
@@ -76,7 +78,7 @@ def test_a_method_for_features_that_is_asked_for_leaves_what_has_none_out(
 def test_a_recipe_without_features_is_read_with_those_that_were_found(
     world: PlantedWorld, sea: ContrastSet, tmp_path: Path
 ) -> None:
-    found = find(world.model, world.sae, sea, Settings(choice="many blocks", kl=0.2))
+    found = find(world.model, world.sae, sea, Settings(choice="many blocks", kl=0.4))
     assert found.recipe is not None
     assert [edit.spec.op for edit in found.recipe.edits] == ["vector"] * len(middle_sites(world.model.n_layers))
     found.recipe.save(tmp_path / "sea.recipe.safetensors")
@@ -86,8 +88,8 @@ def test_a_recipe_without_features_is_read_with_those_that_were_found(
     assert to_json(found)["reads"] == [best.index]
     assert best.index in (world.concepts["sea"], world.readers["sea"])
     assert set((-recipe).reads(world.sae).values()) == {-one for one in recipe.reads(world.sae).values()}
-    evidence = verify(world.model, world.sae, recipe, ["the cat saw the", "a dog"], samples=4, contrast=sea)
-    assert evidence.verdict.startswith("works")
+    evidence = verify(world.model, world.sae, recipe, ["the cat saw the", "a dog"], samples=16, contrast=sea)
+    assert evidence.verdict.startswith("works"), evidence.reasons
     assert {"shuffled", "mean-difference"} <= {arm.name for arm in evidence.arms}
 
 

@@ -10,10 +10,11 @@ from trimtab.errors import InputError
 from trimtab.find.cluster import Clustering
 from trimtab.find.contrast import Activations, Pool, collect
 from trimtab.find.effect import Shift, likelihood_shift, neutral, text_likelihoods
-from trimtab.find.fit import DENSE, Fit, fit, held_auc
+from trimtab.find.fit import DENSE, Fit, fit, held_auc, of_vectors
 from trimtab.find.pairs import ContrastSet, Splits
 from trimtab.find.select import FeatureScore
 from trimtab.find.spread import spread
+from trimtab.steer.strength import factor_for_kl
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,9 +122,18 @@ class Measure:
         return [value for value, some in zip(each, group, strict=True) if some or not any(group)]
 
     def test(self, one: Candidate) -> Shift:
-        """What a candidate does on the texts that fitted and chose nothing, at its strength."""
+        """What a candidate does on the texts that fitted and chose nothing, at the dose that costs `kl` (`steer.dose`):
+        measured with more care than candidates need to be compared, since it becomes the strength of the recipe.
+        """
+        vectors = dict(one.fit.vectors)
+        try:
+            dose = factor_for_kl(self.model, of_vectors(vectors), self.kl)
+        except InputError:  # it costs less at any strength; then it stays at the nearest cost on neutral texts
+            at = None
+        else:
+            at = (dose.factor, dose.kl)
         return likelihood_shift(
-            self.model, dict(one.fit.vectors), self.parts.test, kl=self.kl, known=self.known, start=one.dev.strength
+            self.model, vectors, self.parts.test, kl=self.kl, known=self.known, start=one.dev.strength, at=at
         )
 
 
@@ -146,7 +156,7 @@ def recipe_of(
     model: Model, saes: Sequence[SAE], contrast: ContrastSet, how: Settings,
     features: Sequence[Sequence[FeatureScore]], best: Candidate, test: Shift,
 ) -> Recipe:  # fmt: skip
-    """The recipe that adds the candidate at the strength that `test` matched to the cost, on neutral texts.
+    """The recipe that adds the candidate at the strength of `test`.
 
     One of plain vectors is read, in each SAE, with the feature that tells the sides apart best. Not with all that were
     found: some of them fire in any text, and so on many tokens whatever is done.

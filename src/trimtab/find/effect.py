@@ -68,14 +68,15 @@ class Neutral:
 @torch.no_grad()
 def likelihood_shift(
     model: Model, vectors: dict[Site, Tensor], held: ContrastSet, *, kl: float = 0.1, base: Tensor | None = None,
-    known: Neutral | None = None, start: float | None = None,
+    known: Neutral | None = None, start: float | None = None, at: tuple[float, float] | None = None,
 ) -> Shift:  # fmt: skip
     """Add `vectors` (one [d] per site) everywhere but at BOS, at the strength that costs `kl`, and measure the shift.
 
     `base`: `text_likelihoods(model, held)`, and `known`: `neutral(model)`, when those are there already. `start`: a
-    strength that is likely near, such as sqrt(kl / kl') times the one matched to another cost kl'.
+    strength that is likely near, such as sqrt(kl / kl') times the one matched to another cost kl'. `at`: a strength and
+    its cost that are known, instead of matching.
     """
-    strength, reached = matched_strength(model, vectors, kl, known=known, start=start)
+    strength, reached = at or matched_strength(model, vectors, kl, known=known, start=start)
     plain = text_likelihoods(model, held) if base is None else base
     change = (text_likelihoods(model, held, scaled(vectors, strength)) - plain).double().numpy()
     n = len(held.positive)

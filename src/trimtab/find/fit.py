@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from trimtab.find.regress import elastic_net, logistic, non_negative, ridge
 from trimtab.find.stats import separation
 from trimtab.sae.sae import SAE
 from trimtab.spec import Site
+
+if TYPE_CHECKING:
+    from trimtab.steer.recipe import Recipe
 
 FGAA_DENSITY = 0.01
 
@@ -100,6 +104,14 @@ def fit(
     if not any(bool(vector.any()) for vector in vectors.values()):
         raise InputError(f"The method {method!r} gave every feature the weight 0: the contrast does not need them.")
     return Fit(method, vectors, weights, settings)
+
+
+def of_vectors(vectors: Mapping[Site, Tensor]) -> Recipe:
+    """The recipe that adds a vector [d] at each site, as they are."""
+    from trimtab.steer.recipe import Recipe
+
+    edits = [Recipe.vector(vector, site) for site, vector in vectors.items()]
+    return sum(edits[1:], edits[0])
 
 
 def held_auc(found: Fit, acts: Activations | Sequence[Activations]) -> float:

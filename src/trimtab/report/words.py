@@ -62,7 +62,7 @@ def verdict(data: Data) -> str:
         fires,
         f"Steering with {quoted(data)} {works}: on texts that chose nothing it makes the positive side "
         f"{shift(test)} nats per token likelier than the negative one ({math.exp(test['shift']):.2f} times as likely), "
-        f"at a cost of {test['kl']:.2f} nats per token of neutral text.",
+        f"at a cost of {test['kl']:.2f} nats per token.",
     ]
     if data["chosen"] != data["baseline"]:
         said.append(f"The plain mean difference at one block, without features, does {shift(base)} at the same cost.")

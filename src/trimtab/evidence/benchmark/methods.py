@@ -19,16 +19,14 @@ from trimtab.evidence.benchmark.concepts import Concept
 from trimtab.evidence.benchmark.kit import FIND_SHARES, Kit
 from trimtab.find.contrast import collect
 from trimtab.find.fit import METHODS as WEIGHTS
-from trimtab.find.fit import fit
+from trimtab.find.fit import fit, of_vectors
 from trimtab.find.select import FeatureScore
 from trimtab.find.spread import best_block, spread
 from trimtab.steer.recipe import Recipe
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from trimtab.sae.sae import SAE
-    from trimtab.spec import Site, Unit
+    from trimtab.spec import Unit
 
 EXAMPLES = 3
 
@@ -186,12 +184,6 @@ def asked_by_examples(concept: Concept, opener: str, seed: int) -> str:
 def _unit(sae: SAE) -> Unit:
     """Multiples of the maximum activation, where that is known."""
     return "raw" if sae.max_act is None else "max_act"
-
-
-def of_vectors(vectors: Mapping[Site, Tensor]) -> Recipe:
-    """Add a vector at each site."""
-    recipes = [Recipe.vector(vector, site) for site, vector in vectors.items()]
-    return sum(recipes[1:], recipes[0])
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(
