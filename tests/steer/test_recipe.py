@@ -31,7 +31,10 @@ def test_features_sites_and_repr(make_sae) -> None:
         "Recipe.vector(<vector>, 'model.layers.0.output', 0.1, unit='norm') + "
         "Recipe.project(<vector>, 'model.layers.2.output', 0)"
     )
-    assert repr(Recipe()) == "Recipe()"
+    assert str(recipe) == "a recipe of 3 features and 2 vectors at model.layers.0.output to model.layers.2.output"
+    short = Recipe.add(sae, {3: 0.5})
+    assert str(short) == repr(short)
+    assert repr(Recipe()) == str(Recipe()) == "Recipe()"
     assert Recipe().features == {}
 
 

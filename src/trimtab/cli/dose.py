@@ -112,7 +112,7 @@ def _print(curve: DoseCurve) -> None:
             curve.state(point),
         )  # fmt: skip
     console = out()
-    console.print(f"What {curve.recipe!r} costs and does, by how many times as strong it is made", highlight=False)
+    console.print(f"What {curve.recipe} costs and does, by how many times as strong it is made", highlight=False)
     console.print(table)
     if curve.unsteered is not None:
         plain = curve.unsteered

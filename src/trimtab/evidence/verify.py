@@ -56,7 +56,7 @@ def verify(
     return verify_many(
         model,
         sae,
-        {question or f"Does {recipe!r} do what it should?": Job(recipe, read, contrast, ask)},
+        {question or f"Does {recipe} do what it should?": Job(recipe, read, contrast, ask)},
         prompts,
         samples=samples,
         sampling=sampling,

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from trimtab.lm.residual import SiteEdit
     from trimtab.sae.sae import SAE
 
+_LONG = 120  # characters of code that fit into a sentence
+
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
@@ -141,6 +143,17 @@ class Recipe:
 
     def __repr__(self) -> str:
         return " + ".join(_as_code(edit.spec) for edit in self.edits) or "Recipe()"
+
+    def __str__(self) -> str:
+        """As `repr`, or where that is long, what the recipe is made of in a few words."""
+        code = repr(self)
+        if len(code) <= _LONG:
+            return code
+        specs = [edit.spec for edit in self.edits]
+        features = {(spec.sae.fingerprint, index) for spec in specs if spec.sae for index in spec.features}
+        counts = {"feature": len(features), "vector": sum(spec.sae is None for spec in specs)}
+        made = " and ".join(f"{n} {what}{'s' * (n > 1)}" for what, n in counts.items() if n)
+        return f"a recipe of {made} at {self.sites[0]}" + f" to {self.sites[-1]}" * (len(self.sites) > 1)
 
     def made_for(self, model: Model) -> Recipe:
         """The same recipe, bound to this very model: `compile` and files refuse any other."""
