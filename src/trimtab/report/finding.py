@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trimtab.report.blocks import BLOCKS, narrow, visible
-from trimtab.report.words import SIDES, reading, repeated, shift, signed, sizes, verdict
+from trimtab.report.words import CHECKED, SIDES, reading, repeated, shift, signed, sizes, verdict
 
 Data = Mapping[str, Any]
 
@@ -47,6 +47,7 @@ def finding(data: Data) -> Iterator[RenderableType]:
     if data["candidates"]:
         yield _heading(f"Ways to steer, all at a cost of {data['settings']['kl']:g} nats per token of neutral text")
         yield candidates_table(data)
+        yield Text(CHECKED, style="dim")
     if data.get("lines"):
         yield _heading("What it writes (same random numbers on each line; none is picked)")
         yield from lines(data["lines"])

@@ -12,7 +12,7 @@ from trimtab.report.blocks import visible
 from trimtab.report.feature_map import colour, feature_map
 from trimtab.report.html import again, frame, token_mark
 from trimtab.report.parts import row, section, table, written
-from trimtab.report.words import SIDES, named, reading, repeated, shift, signed, sizes, verdict
+from trimtab.report.words import CHECKED, SIDES, named, reading, repeated, shift, signed, sizes, verdict
 
 Data = Mapping[str, Any]
 
@@ -55,7 +55,7 @@ def _ways(data: Data) -> str:
         cells = {
             "features": str(sum(map(len, one["features"])) or "none"),
             "on the texts that choose": shift(one["dev"]),
-            "on the texts that check": shift(tested) if tested else "not measured",
+            "on test texts": shift(tested) if tested else "not measured",
             "tells the sides apart (AUC)": "–" if one["auc"] is None else f"{one['auc']:.2f}",
         }
         rows += row(label, cells, "chosen" if chosen else "")
@@ -63,14 +63,14 @@ def _ways(data: Data) -> str:
         "way to steer",
         "features",
         "on the texts that choose",
-        "on the texts that check",
+        "on test texts",
         "tells the sides apart (AUC)",
     ]
     return section(
         "Ways to steer, side by side",
         "How much likelier each way makes the positive texts than the negative ones, in nats per token, with a 95 % "
         f"interval. Each is pushed as hard as costs {data['settings']['kl']:g} nats per token of text about other "
-        "things, so that they can be compared. The marked row is the recipe.",
+        f"things, so that they can be compared. The marked row is the recipe. {CHECKED}",
         table(heads, rows, "Ways to steer"),
     )
 

@@ -10,6 +10,8 @@ Data = Mapping[str, Any]
 
 SIDES = {"right": "counted from the end", "left": "counted from the start", "diff": "counted from the first difference"}
 
+CHECKED = "On test texts: fitted anew on all the others, at the recipe's own dose, which is measured on more text."
+
 
 def sizes(data: Data) -> str:
     """How large the set is and how it was split."""
