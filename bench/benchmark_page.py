@@ -15,9 +15,11 @@ from page import put
 from tables import table
 
 from trimtab.evidence.benchmark.methods import METHODS
-from trimtab.evidence.benchmark.table import Row, Table, picture
+from trimtab.evidence.benchmark.table import Row, Table, picture, tabulate
+from trimtab.evidence.benchmark.units import cells_of
 from trimtab.evidence.stats import interval
 from trimtab.files import read_json, write_file, write_json
+from trimtab.scale.store import open_store
 
 OURS = "find"
 RESULTS = Path(__file__).parent / "results" / "benchmark.json"
@@ -26,7 +28,7 @@ RESULTS = Path(__file__).parent / "results" / "benchmark.json"
 def main() -> None:
     """Read, draw, write."""
     folder, page = map(Path, sys.argv[1:3])
-    found = Table.model_validate(read_json(folder / "table.json"))
+    found = whole(folder)
     write_json(RESULTS, found.model_dump(mode="json"))
     with write_file(page.parent / "img" / "benchmark.svg") as part:
         part.write_bytes(picture(found))
@@ -38,6 +40,13 @@ def main() -> None:
         text = put(text, name, inside, "bench/benchmark_page.py")
     with write_file(page) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def whole(folder: Path) -> Table:
+    """The table of all that the folder has scores of, whichever runs they came from."""
+    scores = [read_json(path) for path in (folder / "scores").glob("*.json")]
+    names, budgets = ({one[key] for one in scores if one[key]} for key in ("concept", "budget"))
+    return tabulate(open_store(folder), cells_of(sorted(names), list(METHODS), sorted(budgets)))
 
 
 def against(found: Table) -> str:
