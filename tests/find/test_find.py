@@ -93,6 +93,19 @@ def test_a_recipe_without_features_is_read_with_those_that_were_found(
     assert {"shuffled", "mean-difference"} <= {arm.name for arm in evidence.arms}
 
 
+def test_where_no_dose_costs_so_much_the_cost_on_neutral_texts_is_kept(
+    world: PlantedWorld, sea: ContrastSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise InputError("No strength of this recipe costs so much.")
+
+    monkeypatch.setattr("trimtab.find.candidates.factor_for_kl", refuse)
+    found = find(world.model, world.sae, sea, Settings(align=None, choice="best feature", kl=0.2))
+    assert found.recipe is not None
+    assert found.test is not None
+    assert found.test.kl == pytest.approx(0.2, rel=0.1)
+
+
 def test_shuffled_labels_give_no_recipe(world: PlantedWorld, sea: ContrastSet) -> None:
     texts = [*sea.positive, *sea.negative]
     random.Random(3).shuffle(texts)

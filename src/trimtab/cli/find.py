@@ -137,7 +137,9 @@ def run(
     ] = None,
     kl: Annotated[
         float | None,
-        typer.Option("--kl", help="Strength of the recipe, as its cost in nats per neutral token.", show_default="0.3"),
+        typer.Option(
+            "--kl", help="Strength of the recipe, as its cost in nats per token (docs/dose.md).", show_default="0.3"
+        ),
     ] = None,
     seed: o.Seed = 0,
     device: o.Device = None,

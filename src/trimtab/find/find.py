@@ -41,8 +41,9 @@ class Settings(Spec):
 
     limit: features kept per site. fdr: of the look at train alone, on which dev must then agree (one-sided p below
     0.05), so few false ones are left: labels shuffled within pairs gave none in 60 draws of three shipped sets.
-    candidates: how many clusters are tried, the largest first. kl: cost at which effects are compared and which the
-    recipe's strength is set to, in nats per neutral token. align None: no positions. shares: of train, dev and test.
+    candidates: how many clusters are tried, the largest first. kl: cost, in nats per token, at which effects are
+    compared (on neutral sentences) and that the recipe's strength is the dose for (`steer.dose`). align None: no
+    positions. shares: of train, dev and test.
     """
 
     pool: Pool = "mean"
